@@ -11,7 +11,8 @@ import math, warnings
 from pathlib import Path
 import numpy as np
 import torch, torch.nn.functional as F
-from .core import IMAGE_SUFFIXES, LUMA, ImageError, UserError, fov_mask, list_images, read_image, resize, to_float, to_tensor, to_uint, write_image
+from .core import IMAGE_SUFFIXES, LUMA, ImageError, UserError, fov_mask, list_images, read_image, resize, to_float
+from .core import to_tensor, to_uint, write_image
 from .generator import apply_delta, load_net
 
 # %% ../nbs/15_enhance.ipynb #f631fd02
@@ -82,13 +83,13 @@ MARGIN = 128                      # pixels, a multiple of 16 above the reach of 
 class Enhancer:
     "A trained network ready for images as they come [our reading]"
     def __init__(self,
-        net, # the `HQGNet`
+        net, # the `HQGNet`; is moved to the device and put in evaluation mode
         size, # side of the training squares, pixels
         device='auto', # 'auto', 'cpu' or 'cuda'
         config=None, # the run's configuration, a dict, kept as it is
     ):
         if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        try: self.net = net.to(device).eval().requires_grad_(False)
+        try: self.net = net.to(device).eval()
         except (RuntimeError, AssertionError) as e: raise UserError(f'device {device!r} cannot be used here; choose cpu') from e
         self.size, self.device, self.config, self.channels = int(size), torch.device(device), config or {}, net.config['channels']
 
@@ -125,8 +126,8 @@ class Enhancer:
         "The code to steer by: the mean over the guides; `UserError` for a guide that cannot be read"
         if guide is None: return self.net.mean_code
         if isinstance(guide, torch.Tensor):
-            if guide.shape != self.net.mean_code.shape: raise UserError(f'guide code: shape {tuple(guide.shape)}, not {tuple(self.net.mean_code.shape)}')
-            return guide.to(self.device)
+            if guide.shape == self.net.mean_code.shape: return guide.to(self.device)
+            raise UserError(f'guide code: shape {tuple(guide.shape)}, not {tuple(self.net.mean_code.shape)}')
         if isinstance(guide, (str, Path)): guide = list_images(guide)
         guide = list(guide) if isinstance(guide, (list, tuple)) else [guide]
         if not guide: raise UserError('guide: an empty list; give an image, or None for the stored average')
@@ -134,6 +135,7 @@ class Enhancer:
             self.net.guidance(*self.small(check_image(read_image(g) if isinstance(g, (str, Path)) else g, 'guide')))[0]
         return torch.cat([one(g) for g in guide]).mean(0, keepdim=True)
 
+    @torch.no_grad()
     def change(self,
         img, # HxW or HxWx3 array
         strength=1., # in [0, 1]
@@ -146,10 +148,12 @@ class Enhancer:
         delta = self.net(x, code=code, strength=strength, fov=fov, stats=stats, full=True).delta
         full = self.size**2 < H*W <= min(16*self.size**2, 2**20) if quality == 'auto' else quality == 'full'
         if not full: return lambda rows, cols: stretch(delta, (H, W), rows, cols)
+        @torch.no_grad()
         def window(rows, cols):
             a, b = max(0, rows.start - MARGIN), max(0, cols.start - MARGIN)
             part = self.fit(to_tensor(img[a:rows.stop + MARGIN, b:cols.stop + MARGIN])).to(self.device)
-            return self.net(part, code=code, strength=strength, stats=stats, full=True).delta[..., rows.start - a:rows.stop - a, cols.start - b:cols.stop - b]
+            delta = self.net(part, code=code, strength=strength, stats=stats, full=True).delta
+            return delta[..., rows.start - a:rows.stop - a, cols.start - b:cols.stop - b]
         return window
 
     @torch.no_grad()
@@ -186,17 +190,18 @@ def plan_outputs(
     if fmt not in ('png', 'same'): raise UserError(f'format {fmt!r}: choose png or same')
     src, out = Path(src).expanduser(), Path(out).expanduser()
     files = list_images(src)
-    if src.is_file() and src.suffix.lower() not in IMAGE_SUFFIXES: raise UserError(f'{src}: not an image; expected {" ".join(sorted(IMAGE_SUFFIXES))}')
+    if files[0].suffix.lower() not in IMAGE_SUFFIXES: raise UserError(f'{src}: not an image; expected {" ".join(sorted(IMAGE_SUFFIXES))}')
     if out.is_file(): raise UserError(f'{out}: is a file; give a folder to write to')
-    if not out.exists() and out.suffix.lower() in IMAGE_SUFFIXES: raise UserError(f'{out}: looks like a file name; give a folder to write to')
-    base = src if src.is_dir() else src.parent
-    if src.is_dir() and out.resolve().is_relative_to(src.resolve()): raise UserError(f'{out}: lies in the input folder; give one outside of it')
+    if not out.exists() and out.suffix.lower() in IMAGE_SUFFIXES: raise UserError(f'{out}: looks like a file; give a folder to write to')
+    if src.is_dir() and out.resolve().is_relative_to(src.resolve()):
+        raise UserError(f'{out}: lies in the input folder; give one outside of it')
+    base, sources = src if src.is_dir() else src.parent, {f.resolve() for f in files}
     plan, taken = [], {}
     for f in files:
         suffix = f.suffix if fmt == 'same' and f.suffix.lower() in SAME else '.png'
         to = (out/f.relative_to(base)).with_suffix(suffix); key = str(to).lower()      # some disks do not tell A from a
         if key in taken: raise UserError(f'{taken[key]} and {f} would both become {to}; rename one of them')
-        if to.resolve() == f.resolve(): raise UserError(f'{f}: would be overwritten; give another output folder')
+        if to.resolve() in sources: raise UserError(f'{to}: an input would be overwritten; give another output folder')
         taken[key] = f; plan.append((f, to))
     return plan
 
@@ -223,7 +228,8 @@ def enhance_folder(
             write_image(to, to_uint(img, np.uint16) if img.dtype.kind == 'f' and to.suffix == '.png' else img)
             n_ok += 1
         except UserError as e: failures.append((f, str(e)))
-        except (MemoryError, RuntimeError) as e: failures.append((f, f'{f}: {type(e).__name__}: {(str(e).splitlines() or ["out of memory"])[0][:120]}'))
+        except (MemoryError, RuntimeError) as e:
+            failures.append((f, f'{f}: {type(e).__name__}: {(str(e).splitlines() or ["out of memory"])[0][:120]}'))
     other = sorted({f.suffix for f, to in plan if to.suffix != f.suffix}) if fmt == 'same' else []
     if other: warnings.warn(f'{" ".join(other)} cannot be written; those images became .png', stacklevel=2)
     return n_ok, failures

@@ -84,6 +84,8 @@ def structure(
 # %% ../nbs/11_metrics.ipynb #069c46a4
 SCALES = (1/300, 1/200, 1/130)          # Gaussian widths, in image widths
 
+def _is_grey(img): return img.ndim == 2 or float(np.ptp(img, -1).max()) < .02     # perhaps stored as RGB
+
 def vesselness(
     img, # HxW or HxWx3 image, [0, 1] or unsigned integers
     fov=None, # HxW, the field of view; by default found with `fov_mask`
@@ -91,7 +93,7 @@ def vesselness(
 ) -> np.ndarray: # HxW float32 in [0, 1], 0 outside of `fov`
     "How much each pixel looks like a part of a vessel, from the Hessian at several scales, largest value 1 [our reading]"
     img = to_float(img)
-    if bright is None: bright = img.ndim == 2 or float(np.ptp(img, -1).max()) < .02     # grey, perhaps stored as RGB
+    if bright is None: bright = _is_grey(img)
     fov = fov_mask(img) if fov is None else _as_mask(fov, img.shape[:2], 'field of view')
     g = img if img.ndim == 2 else img[..., 1]
     sure = ndi.binary_erosion(fov, iterations=max(1, round(g.shape[1]/100)), border_value=1)
@@ -142,7 +144,7 @@ def score(
     "All measures of one image; `UserError` where shapes differ [our reading]"
     x, ref, fov = _pair(x, ref, fov_mask(ref) if fov is None else fov)
     out = dict(psnr=psnr(x, ref, fov), ssim=ssim(x, ref, fov), structure=structure(x, ref, fov))
-    if vessels is not None: out['vesselness_auc'] = vesselness_auc(x, vessels, fov)
+    if vessels is not None: out['vesselness_auc'] = vesselness_auc(x, vessels, fov, bright=_is_grey(ref))
     return out
 
 # %% ../nbs/11_metrics.ipynb #52594504
