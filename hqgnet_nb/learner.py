@@ -17,7 +17,7 @@ from fastai.callback import schedule as _schedule          # noqa: F401  gives e
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import noop
-from .core import UserError, atomic_path, rng, set_seed, show_images, to_array, torch_rng, write_image
+from .core import UserError, atomic_path, set_seed, show_images, to_array, torch_rng, write_image
 from .data import unpaired_dls
 from .discriminator import PatchDiscriminator, augment, d_loss, r1_penalty
 from .generator import HQGNet, save_net
@@ -273,10 +273,12 @@ class HQGLearner(Learner):
         disc = disc or PatchDiscriminator(dls.channels, p['d_widths'])
         self.preset, self.seed, self.out, self.seconds0 = preset, seed, out and Path(out), 0.
         self.epoch_batches = len(dls.train)
-        super().__init__(dls, net.to(memory_format=torch.channels_last), loss_func=noop, opt_func=partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .99)),
-                         lr=lr, path=self.out or '.', cbs=cbs)
+        adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .99))
+        super().__init__(dls, net.to(memory_format=torch.channels_last), loss_func=noop, opt_func=adam, lr=lr,
+                          path=self.out or '.', cbs=cbs)
         self.remove_cb(ProgressCallback)
-        self.add_cbs([Game(disc.to(memory_format=torch.channels_last), crit or HQGLoss(), lr=d_lr, seed=seed, **game), EMA(ema), History(folder=self.out), HQGProgress()])
+        disc = disc.to(memory_format=torch.channels_last)
+        self.add_cbs([Game(disc, crit or HQGLoss(), lr=d_lr, seed=seed, **game), EMA(ema), History(folder=self.out), HQGProgress()])
         self.loss_func, self.logger = self.game.loss, noop      # many short epochs: the bar and the CSV say more than a line for each
 
     def elapsed(self):
@@ -381,7 +383,7 @@ def train_folders(
     if resume and not ckpt.is_file(): raise UserError(f'{ckpt}: nothing to resume; leave --resume out')
     if not resume and ckpt.exists(): raise UserError(f'{out}: holds a run already; add --resume to go on with it, or choose another folder')
     dls = unpaired_dls(lq, hq, size, PRESETS[preset]['bs'], seed, valid_lq, valid_ref, device=torch.device(device))
-    for f, why in dls.failures: warnings.warn(f'left out: {why}', stacklevel=2)
+    for _, why in dls.failures: warnings.warn(f'left out: {why}', stacklevel=2)
     learn = HQGLearner(dls, preset, out=out, seed=seed, **learner)
     settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, n_lq=len(dls.train.dataset.lq), n_hq=len(dls.train.dataset.hq))
     if resume:

@@ -7,7 +7,6 @@ __all__ = ['LUMA', 'WEIGHTS', 'to_luma', 'band_mismatch', 'wavelet_content', 'fr
            'n_style', 'code_loss', 'HQGLoss']
 
 # %% ../nbs/09_losses.ipynb #45928885
-import math
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch.func import functional_call
 from .guidance import fit_mask, masked_moments
@@ -41,11 +40,10 @@ def wavelet_content(
 ): # scalar in [0, 2]
     "Structure mismatch of y and x over wavelet bands, whatever the gain [abstract: wavelet-based; bands and comparison: our reading]"
     top = max(levels)
-    a, b = wavedec2(torch.cat([to_luma(y), to_luma(x)]), wavelet, top, 'symmetric')[1:], None
+    bands = wavedec2(torch.cat([to_luma(y), to_luma(x)]), wavelet, top, 'symmetric')[1:]
     total = 0.
     for level in levels:
-        h = a[top - level].flatten(1, 2)
-        p, q = h.chunk(2)
+        p, q = bands[top - level].flatten(1, 2).chunk(2)
         # orthonormal wavelets: a coefficient of level j sums 2^j pixels, so flatness is judged per pixel
         d = band_mismatch(p, q, eps=(4**level)*1e-5)
         total = total + masked_moments(d, fov)[0].mean()

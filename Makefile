@@ -1,0 +1,66 @@
+# Two commands need Python 3.11+ and make, nothing else; they create .venv and install into it the first time:
+#   make demo    train on generated images for some minutes and write a report
+#   make test    the whole gate
+.DEFAULT_GOAL := help
+SHELL  := /bin/sh
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   ?= demo_out
+SAMPLE ?= data/sample
+GATE   ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test export clean notebooks readme hooks bench sample
+
+help:            ## this list
+	@grep -E '^[a-z]+: .*##|^[a-z]+: *##' Makefile | sed -E 's/^([a-z]+):[^#]*## */  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+# Installed again only when the metadata changes. An environment that works is kept, one that does not is made anew.
+$(STAMP): settings.ini setup.py
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	   py=; for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	     if "$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then py=$$p; break; fi; \
+	   done; \
+	   if [ -z "$$py" ]; then \
+	     echo "hqgnet_nb: no Python 3.11 or newer with venv and pip was found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
+	   fi; \
+	   echo "creating $(VENV) with $$("$$py" -V); the first install downloads PyTorch and takes some minutes"; \
+	   "$$py" -m venv --clear $(VENV); \
+	 fi
+	@echo "installing into $(VENV)"
+	@$(BIN)/python -m pip install -qq --editable '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## create .venv and install (nothing to do the second time)
+
+demo: $(STAMP)   ## train on generated images, enhance held-out ones, write a report
+	@$(BIN)/hqgnet demo --out $(DEMO)
+	@test -e $(DEMO)/report.html && echo "report: $(DEMO)/report.html"
+
+test: $(STAMP)   ## the gate: notebooks, modules, tests, style, wheel; GATE='--only ruff' runs one stage
+	@$(BIN)/python tests/gate.py $(GATE)
+
+export: $(STAMP) ## write the modules from the notebooks
+	@$(BIN)/nbdev_export
+
+clean: $(STAMP)  ## remove from the notebooks what does not belong in a commit
+	@$(BIN)/nbdev_clean
+
+notebooks: $(STAMP) export ## run notebooks in place, then clean; NB='nbs/04*.ipynb' for some, SLOW=1 for the long cells too
+	@$(BIN)/python tests/notebooks.py execute $(if $(SLOW),--slow) $(NB)
+	@$(BIN)/nbdev_clean
+
+readme: $(STAMP) ## write README.md from nbs/index.ipynb
+	@$(BIN)/python tests/notebooks.py readme
+
+hooks:           ## let git run .githooks/pre-commit, which checks notebooks before each commit
+	@git config core.hooksPath .githooks && echo "git now runs .githooks/pre-commit before each commit"
+
+bench: $(STAMP)  ## run every timed comparison in bench/
+	@for f in bench/*.py; do if [ -e "$$f" ]; then echo "== $$f"; $(BIN)/python "$$f" || exit 1; else echo "nothing in bench/ yet"; fi; done
+
+sample: $(STAMP) ## write data/sample again, byte for byte
+	@rm -rf $(SAMPLE)
+	@$(BIN)/hqgnet phantom $(SAMPLE) --kind fundus --n 4 --size 128 --seed 0
+	@$(BIN)/hqgnet degrade $(SAMPLE)/images $(SAMPLE)/degraded --kind fundus --seed 0

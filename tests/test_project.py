@@ -1,0 +1,124 @@
+"""Facts about the project that no notebook shows: metadata, licence, cards, the sample, paths."""
+import hashlib, importlib, importlib.metadata as md, os, re, shutil, subprocess, sys
+from configparser import ConfigParser
+from pathlib import Path
+import pytest, yaml
+import gate
+
+EXTRAS = 'medical metrics seg export app distributed course dev'.split()
+CARDS = 'phantoms retina eyeq drive ccm cvc_clinicdb'.split()
+HEADINGS = ['What', 'How many', 'LQ and HQ', 'Masks', 'Source', 'Terms', 'Folder layout', 'Splitting']
+
+@pytest.fixture(scope='module')
+def cfg(root):
+    parser = ConfigParser(delimiters=['='], interpolation=None); parser.read(root/'settings.ini', encoding='utf-8')
+    return parser['DEFAULT']
+
+def names(reqs): return {re.match(r'[\w.-]+', r)[0].lower().replace('_', '-') for r in reqs}
+
+def test_version_is_one(cfg):
+    import hqgnet_nb
+    assert hqgnet_nb.__version__ == cfg['version'] == md.version('hqgnet_nb')
+
+def test_changelog_names_the_version(root, cfg): assert f"## {cfg['version']}" in (root/'CHANGELOG.md').read_text()
+
+@pytest.mark.parametrize('extra', EXTRAS)
+def test_extra_in_metadata(cfg, extra):
+    assert extra in md.metadata('hqgnet_nb').get_all('Provides-Extra')
+    built = names(r for r in md.requires('hqgnet_nb') if re.search(rf'extra == [\'"]{extra}[\'"]', r))
+    assert built == names(cfg[f'{extra}_requirements'].split()) != set()
+
+def test_requirements_in_metadata(cfg):
+    assert names(r for r in md.requires('hqgnet_nb') if 'extra ==' not in r) == names(cfg['requirements'].split())
+
+def test_library_does_not_need_the_developer_tools(cfg):
+    assert not names(cfg['requirements'].split()) & {'nbdev', 'execnb', 'ghapi', 'pytest', 'ruff', 'jupytext', 'nbclient', 'jupyterlab'}
+
+def test_python_in_metadata(cfg): assert md.metadata('hqgnet_nb')['Requires-Python'] == '>=' + cfg['min_python']
+
+def test_command_points_at_a_function():
+    ep = next(e for e in md.entry_points(group='console_scripts') if e.name == 'hqgnet')
+    assert ep.value == 'hqgnet_nb.cli:main' and callable(ep.load())
+
+def test_licence_is_apache_2(root):
+    text = (root/'LICENSE').read_bytes()
+    assert hashlib.sha256(text).hexdigest() == 'cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30'  # as published
+
+def test_citation(root, cfg):
+    c = yaml.safe_load((root/'CITATION.cff').read_text())
+    assert c['cff-version'] == '1.2.0' and c['authors'] and c['message']
+    assert c['version'] == cfg['version'] and c['license'] == 'Apache-2.0'
+    paper, = c['references']
+    assert paper['doi'] == '10.1109/TNNLS.2023.3315307' and len(paper['authors']) == 8
+
+def test_readme_says_what_it_is_not_for(root): assert 'not for diagnosis' in (root/'README.md').read_text().lower()
+
+@pytest.mark.parametrize('card', CARDS)
+def test_card(root, card):
+    text = (root/f'data/{card}.md').read_text()
+    parts = dict(zip(re.findall(r'^## (.+)$', text, re.M), re.split(r'^## .+$', text, flags=re.M)[1:]))
+    assert list(parts)[:len(HEADINGS)] == HEADINGS
+    assert all(len(parts[h].strip()) > 3 for h in HEADINGS)
+    assert f'({card}.md)' in (root/'data/README.md').read_text()
+
+def test_no_card_is_forgotten(root): assert {p.stem for p in (root/'data').glob('*.md')} == {*CARDS, 'README'}
+
+def files(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob('*') if p.is_file()}
+
+def test_sample_is_complete(root):
+    stems = [f'{i:04d}.png' for i in range(4)]
+    want = {f'{d}/{s}' for d in ('images', 'masks', 'fov', 'degraded') for s in stems} | {'degraded/degradations.json'}
+    assert set(files(root/'data/sample')) == want
+
+def test_sample_comes_back_byte_for_byte(root, tmp_path):
+    "`make sample`, as it is written in the Makefile, into another folder"
+    venv = Path(sys.executable).parent.parent
+    env = {k: v for k, v in os.environ.items() if k not in ('MAKEFLAGS', 'MAKELEVEL')}
+    cmd = ['make', '-s', 'sample', f'SAMPLE={tmp_path/"sample"}', f'VENV={venv}', '-o', f'{venv}/.installed']    # -o: do not install
+    subprocess.run(cmd, cwd=root, env=env, check=True, stdin=subprocess.DEVNULL)
+    old, new = files(root/'data/sample'), files(tmp_path/'sample')
+    assert old.keys() == new.keys()
+    assert [k for k in old if old[k] != new[k]] == []
+
+def test_readme_of_the_sample_shows_the_commands_that_make_runs(root):
+    recipe = re.search(r'^sample:.*\n((?:\t.*\n)+)', (root/'Makefile').read_text(), re.M)[1]
+    commands = [l.strip().lstrip('@').replace('$(BIN)/', '').replace('$(SAMPLE)', 'data/sample') for l in recipe.splitlines()]
+    assert all(c in (root/'data/README.md').read_text() for c in commands if c.startswith('hqgnet'))
+
+def test_every_notebook_has_its_module_and_number(root):
+    "The number orders the imports: a notebook's module imports only modules with lower numbers"
+    stems = {p.stem.split('_', 1)[1]: p.stem for p in (root/'nbs').glob('*.ipynb') if re.match(r'\d', p.stem)}
+    bad = []
+    for mod in (p for p in (root/'hqgnet_nb').glob('*.py') if not p.stem.startswith('_')):
+        if mod.stem not in stems: bad.append(f'{mod.stem}: no notebook'); continue
+        for other in re.findall(r'^\s*from (?:\.|hqgnet_nb\.)(\w+) import', mod.read_text(), re.M):
+            if stems[other] >= stems[mod.stem]: bad.append(f'{stems[mod.stem]} imports {stems[other]}')
+    assert bad == []
+
+def test_makefile_wants_python_3_11(root, tmp_path):
+    "Without a Python that is new enough there is one clear line, and no environment is left behind"
+    fake = tmp_path/'bin'; fake.mkdir()
+    for name in 'python3.13 python3.12 python3.11 python3'.split():
+        (fake/name).write_text('#!/bin/sh\nexit 1\n'); (fake/name).chmod(0o755)
+    env = dict(PATH=f'{fake}:/usr/bin:/bin', HOME=str(tmp_path))
+    p = subprocess.run([shutil.which('make'), '-s', 'install', f'VENV={tmp_path}/venv'], cwd=root, env=env, capture_output=True, text=True)
+    lines = [l for l in p.stderr.splitlines() if not re.match(r'\S*make(\[\d+\])?: \*\*\*', l)]
+    assert p.returncode and len(lines) == 1 and 'Python 3.11' in lines[0], p.stderr
+    assert not (tmp_path/'venv').exists()
+
+def test_no_path_of_one_machine(root):
+    "Text that we write names no folder of the machine it was written on"
+    where = [*root.glob('*'), *root.glob('.ci/*'), *root.glob('.githooks/*'), *(p for d in ('nbs', 'hqgnet_nb', 'tests', 'data', 'bench')
+             for p in (root/d).rglob('*'))]
+    own = [p for p in where if p.is_file() and p.suffix in ('', '.py', '.md', '.ini', '.toml', '.cff', '.in', '.ipynb', '.json')]
+    assert [f'{p.name}: {m[0]}' for p in own for m in [gate.MACHINE.search(p.read_text(errors='ignore'))] if m] == []
+
+def test_real_images_read(real_data):
+    "Every kind of file in the folders of real images is read to a grey or colour array"
+    core = importlib.import_module('hqgnet_nb.core')
+    by_kind = {}
+    for p in core.list_images(real_data): by_kind.setdefault((p.parent, p.suffix), p)
+    assert len(by_kind) >= 4
+    for p in by_kind.values():
+        img = core.read_image(p)
+        assert img.ndim in (2, 3) and min(img.shape[:2]) >= 64 and img.max() > img.min(), p.name
