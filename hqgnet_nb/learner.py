@@ -31,8 +31,8 @@ class Game(Callback):
     def __init__(self,
         disc, # the `PatchDiscriminator`
         crit, # the `HQGLoss`
-        lr=2e-4, # the discriminator's learning rate
-        r1=1., # weight of the R1 penalty; 0: none
+        lr=5e-4, # the discriminator's learning rate
+        r1=.02, # weight of the R1 penalty; 0: none. The detail channels amplify gradients, so it is small
         r1_every=8, # the penalty comes every so many steps, that much heavier
         partial_strength=.25, # share of training images at a random strength below 1
         seed=0, # of codes, strengths and augmentation
@@ -106,7 +106,7 @@ class EMA(Callback):
         for a, b in zip(self.net.state_dict().values(), self.model.state_dict().values()): tmp = a.clone(); a.copy_(b); b.copy_(tmp)
         self.swapped = not self.swapped
     def before_validate(self):
-        if self.net is not None: self.swap()
+        if self.net is not None and self.learn.due: self.swap()
     def after_validate(self):
         if self.swapped: self.swap()
 
@@ -137,14 +137,14 @@ def lr_factor(
 
 class Budget(Callback):
     "Ends training after a budget in steps or minutes, sets both learning rates, decides when to validate [our reading]"
-    order = 50
+    order = 90                                              # last: what it cancels, the others have seen
     def __init__(self, steps=None, minutes=None, valid_every=200): self.steps, self.minutes, self.every = steps, minutes, valid_every
 
     @property
     def frac(self): return min(1., self.game.step/self.steps if self.steps else self.seconds/(60*self.minutes))
     @property
     def seconds(self): return self.learn.seconds0 + time.monotonic() - self.t0
-    def before_fit(self): self.t0, self.base = time.monotonic(), float(self.learn.lr)
+    def before_fit(self): self.t0, self.base, self.valid_now, self.over = time.monotonic(), float(self.learn.lr), False, False
     def before_train(self):                                 # a resumed run enters its epoch where it left it
         dl, n = self.dl, self.learn.epoch_batches
         dl.start, dl.n = self.game.step, (n - self.game.step % n)*dl.bs
@@ -156,11 +156,14 @@ class Budget(Callback):
         for g in self.game.d_opt.param_groups: g['lr'] = self.game.lr*f
 
     def after_batch(self):
-        if self.training and (self.frac >= 1 or self.game.step % self.every == 0): raise CancelTrainException
+        if not self.training: return
+        self.over = self.frac >= 1                          # asked once: the clock runs on, the answer must not change
+        self.valid_now = self.over or self.game.step % self.every == 0
+        if self.valid_now: raise CancelTrainException
     def before_validate(self):
-        if not (self.frac >= 1 or self.game.step % self.every == 0): raise CancelValidException
+        if not self.valid_now: raise CancelValidException
     def after_epoch(self):
-        if self.frac >= 1: raise CancelFitException
+        if self.over: raise CancelFitException
     def after_fit(self):
         self.learn.seconds0 = self.seconds
         self.learn.dls.train.start, self.learn.dls.train.n = 0, self.learn.epoch_batches*self.learn.dls.train.bs
@@ -259,7 +262,7 @@ class HQGLearner(Learner):
         net=None, # an `HQGNet`; None: made from the preset
         disc=None, # a `PatchDiscriminator`; None: made from the preset
         crit=None, # an `HQGLoss`; None: the default one
-        lr=5e-4, # the generator's learning rate
+        lr=1e-3, # the generator's learning rate
         d_lr=5e-4, # the discriminator's
         ema=.995, # decay of the averaged weights
         out=None, # folder for history.csv, samples/ and checkpoint.pt; None: nothing is written
@@ -284,6 +287,11 @@ class HQGLearner(Learner):
     def elapsed(self):
         "Seconds of training so far, earlier sittings included"
         return self.budget.seconds if hasattr(self, 'budget') else self.seconds0
+
+    @property
+    def due(self):
+        "Is a validation due now? An epoch may be a handful of steps, so not at the end of each"
+        return self.budget.valid_now if hasattr(self, 'budget') else True
 
     def train_for(self,
         steps=None, # batches; counted from the first step of the run, so a resumed run takes only those left
@@ -357,7 +365,7 @@ class Checkpoint(Callback):
     "Writes checkpoint.pt into the run's folder at every validation, and on Ctrl-C [our reading]"
     order = 80
     def after_validate(self):
-        if not self.ema.swapped: self.learn.save(self.learn.out/'checkpoint.pt')
+        if self.learn.due: self.learn.save(self.learn.out/'checkpoint.pt')
 
 # %% ../nbs/10_learner.ipynb #46bfe4e1
 def train_folders(

@@ -36,7 +36,7 @@ def wavelet_content(
     y, x, # B x C x H x W in [0, 1]: the input and the enhanced image
     fov=None, # B x 1 x H x W: where it counts
     wavelet='db2', # any discrete wavelet of PyWavelets
-    levels=(2, 3), # which levels count; 1 is the finest
+    levels=(1, 2, 3), # which levels count; 1 is the finest
 ): # scalar in [0, 2]
     "Structure mismatch of y and x over wavelet bands, whatever the gain [abstract: wavelet-based; bands and comparison: our reading]"
     top = max(levels)
@@ -80,22 +80,23 @@ def style_stats(
     x, # B x C x H x W in [0, 1]
     fov=None, # B x 1 x H x W: where it counts
     wavelet='db2', # any discrete wavelet of PyWavelets
-    levels=4, # how many bands
-): # B x (2C + levels), each of order 1
-    "Light, contrast and sharpness: colour means and spreads, log energies of wavelet bands [our reading]"
-    mean, var = masked_moments(x, fov)
-    out = [4*mean.flatten(1) - 1.5, 8*(var + 1e-5).sqrt().flatten(1) - 1]
-    # relative detail: light changes the energy of every band alike, which the mean says already
-    bands = wavedec2(to_luma(x), wavelet, levels, 'symmetric')[1:]
-    for k, b in enumerate(bands[::-1]):
-        inner = None if fov is None else (fit_mask(fov, b[:, :, 0]) > .99).to(x.dtype)   # no coefficient across the rim
-        energy = masked_moments(b.square().mean(2), inner)[0].flatten(1)/4**(k + 1)
-        out.append(.5*(energy + 1e-6).log() + 4)
+    levels=3, # how many bands
+): # B x (C + levels + 1), each of order 1
+    "Light, sharpness and contrast, evenness: colour means, log energies of wavelet bands, log spread of the rest [our reading]"
+    out = [4*masked_moments(x, fov)[0].flatten(1) - 1.5]
+    y = to_luma(x)
+    coarse, *bands = wavedec2(y/(masked_moments(y, fov)[0] + .02), wavelet, levels, 'symmetric')     # relative: light is said already
+    # no coefficient across the rim
+    inner = lambda b: None if fov is None else (fit_mask(fov, b) > .99).to(x.dtype)
+    for k, b in enumerate(bands[::-1]):                    # orthonormal: a coefficient of level k sums 2^k pixels
+        energy = masked_moments(b.square().mean(2), inner(b[:, :, 0]))[0].flatten(1)/4**(k + 1)
+        out.append(.5*(energy + 1e-5).log() + 3)
+    out.append(.5*(masked_moments(coarse/2**levels, inner(coarse))[1].flatten(1) + 1e-4).log() + 2)
     return torch.cat(out, 1)
 
-def n_style(channels, levels=4):
+def n_style(channels, levels=3):
     "How many numbers `style_stats` gives"
-    return 2*channels + levels
+    return channels + levels + 1
 
 # %% ../nbs/09_losses.ipynb #1f81da71
 def code_loss(
@@ -109,7 +110,7 @@ def code_loss(
     return tell + F.mse_loss(lq[:, 1:], style_lq) + F.mse_loss(hq[:, 1:], style_hq)
 
 # %% ../nbs/09_losses.ipynb #4dbe3ae9
-WEIGHTS = dict(adv=1., wavelet=4., encoder=1., consistency=1., style=1., code=.5, kl=.02)
+WEIGHTS = dict(adv=1., wavelet=8., encoder=.5, consistency=1., style=1.5, code=.5, kl=.02)
 
 class HQGLoss(nn.Module):
     "The generator's total loss L_t and its parts by name [abstract, figure; weights: our reading]"
@@ -117,7 +118,7 @@ class HQGLoss(nn.Module):
         weights=None, # {name: weight}, over `WEIGHTS`; 0 leaves a term out
         gan='bce', # adversarial objective: 'bce', 'hinge' or 'lsgan'
         wavelet='db2', # wavelet of the content term
-        levels=(2, 3), # its levels, 1 the finest
+        levels=(1, 2, 3), # its levels, 1 the finest
         free_bits=.05, # nats a code dimension may hold without paying
     ):
         super().__init__()

@@ -1,0 +1,249 @@
+"""The command line as a user meets it: in processes of its own, with good input and with bad."""
+import contextlib, csv, io, json, os, re, shutil, subprocess, sys, time
+from pathlib import Path
+import numpy as np
+import pytest
+from hqgnet_nb.core import read_image, write_image
+
+ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'MPLBACKEND': 'Agg', 'PYTHONUNBUFFERED': '1'}
+
+def hqgnet(*args, code=0, cwd=None):
+    "(stdout, stderr) of a command; fails the test where the exit code is not `code`, or where there is a traceback"
+    p = subprocess.run([sys.executable, '-m', 'hqgnet_nb.cli', *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                       env=ENV, cwd=cwd, timeout=300)
+    assert p.returncode == code and 'Traceback' not in p.stderr, f'{args}: {p.returncode}\n{p.stdout}\n{p.stderr}'
+    return p.stdout, p.stderr
+
+def refused(*args, says, cwd=None, inside=False):
+    "Nothing if the command ends with code 2, no stdout and one line on stderr that says `says`; `inside`: in this process, which is quicker"
+    if inside:
+        from hqgnet_nb.cli import main
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err: code = main([*map(str, args)])
+        out, err = out.getvalue(), err.getvalue(); assert code == 2, (code, err)
+    else: out, err = hqgnet(*args, code=2, cwd=cwd)
+    assert out == '' and len(err.splitlines()) == 1 and err.startswith('hqgnet: error: ') and says in err, err
+
+@pytest.fixture(scope='module')
+def eyes(tmp_path_factory):
+    "Folder with hq/images, hq/masks, hq/fov and lq, six eyes of 64 pixels"
+    d = tmp_path_factory.mktemp('eyes')
+    hqgnet('phantom', d/'hq', '--kind', 'fundus', '--n', 6, '--size', 64, '--seed', 3)
+    hqgnet('degrade', d/'hq/images', d/'lq', '--kind', 'fundus', '--seed', 3)
+    return d
+
+@pytest.fixture(scope='module')
+def run(eyes):
+    "A run of a few steps; what it printed is in run/stdout"
+    out, err = hqgnet('train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', eyes/'run', '--steps', 4, '--size', 32, '--device', 'cpu',
+                      '--valid-lq', eyes/'lq', '--valid-ref', eyes/'hq/images')
+    (eyes/'run/stdout').write_text(out); (eyes/'run/stderr').write_text(err)
+    return eyes/'run'
+
+# help and usage -------------------------------------------------------------------------------------------------------------
+
+def test_help_is_quick():
+    took = []
+    for _ in range(3): t = time.time(); out, err = hqgnet('--help'); took.append(time.time() - t)
+    assert min(took) < 1 and err == ''
+    assert all(re.search(rf'^ +{c} ', out, re.M) for c in 'demo phantom degrade train enhance evaluate info'.split())
+
+@pytest.mark.parametrize('words', [['--help'], ['train', '--help'], ['--version'], ['enhance']])
+def test_help_and_usage_import_nothing_heavy(words):
+    p = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'hqgnet_nb.cli', *words], capture_output=True, text=True, env=ENV)
+    seen = {l.split('|')[-1].strip().split('.')[0] for l in p.stderr.splitlines() if '|' in l}
+    assert 'argparse' in seen and not seen & {'torch', 'fastai', 'fastcore', 'numpy', 'scipy', 'skimage', 'PIL', 'matplotlib'}
+
+def test_version(root):
+    import hqgnet_nb
+    assert hqgnet('--version')[0] == f'hqgnet_nb {hqgnet_nb.__version__}\n'
+
+@pytest.mark.parametrize('command', 'demo phantom degrade train enhance evaluate info'.split())
+def test_each_command_has_help(command):
+    out, err = hqgnet(command, '--help')
+    assert out.startswith(f'usage: hqgnet {command}') and err == '' and 'None' not in out
+
+def test_presets_are_those_of_the_learner():
+    from hqgnet_nb.cli import build_parser
+    from hqgnet_nb.learner import PRESETS
+    train = next(a for a in build_parser()._actions if a.dest == 'command').choices['train']
+    assert next(a for a in train._actions if a.dest == 'preset').choices == list(PRESETS)
+
+TRAIN, ENHANCE = 'train --lq a --hq b --out c', 'enhance r i o'
+
+@pytest.mark.parametrize('words, says', [
+    ('', 'COMMAND'), ('dance', 'dance'), ('info', 'RUN_OR_MODEL'), ('evaluate --pred a', '--ref'), ('demo --minutes four', 'above 0'),
+    ('phantom', 'OUT'), ('phantom x --n 0', 'at least 1'), ('phantom x --n 2.5', 'whole number'), ('phantom x --size 16', '32 to 2048'),
+    ('phantom x --seed -1', 'at least 0'), ('phantom x --kind tooth', 'tooth'),
+    (ENHANCE + ' --strength 1.01', '0 to 1'), (ENHANCE + ' --strength nan', '0 to 1'), (ENHANCE + ' --strength -0.1', '0 to 1'),
+    (ENHANCE + ' --format gif', 'gif'), (ENHANCE + ' --quality best', 'best'),
+    ('train --lq a --hq b', '--out'), (TRAIN + ' --minutes 0', 'above 0'), (TRAIN + ' --minutes inf', 'above 0'), (TRAIN + ' --size 31', '32'),
+    (TRAIN + ' --steps 5 --epochs 1', 'not allowed'),
+    (TRAIN + ' --epochs -3', 'above 0'), (TRAIN + ' --preset huge', 'huge'), (TRAIN + ' --device tpu', 'tpu')])
+def test_wrong_use_is_one_line(words, says, tmp_path):
+    refused(*words.split(), says=says, cwd=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+@pytest.mark.parametrize('kind', ['cornea', 'endoscopy'])
+def test_kinds_to_come(kind, eyes, tmp_path):
+    refused('phantom', tmp_path/'p', '--kind', kind, '--n', 1, says=kind)
+    refused('degrade', eyes/'hq/images', tmp_path/'d', '--kind', kind, says=kind, inside=True)
+    assert not any(tmp_path.iterdir())
+
+# phantom, degrade -----------------------------------------------------------------------------------------------------------
+
+def test_phantom_writes_images_and_masks(eyes):
+    for folder, shape in (('images', (64, 64, 3)), ('masks', (64, 64)), ('fov', (64, 64))):
+        files = sorted((eyes/'hq'/folder).iterdir())
+        assert [f.name for f in files] == [f'{i:04d}.png' for i in range(6)]
+        assert all(read_image(f).shape == shape and read_image(f).dtype == np.uint8 for f in files)
+    assert set(np.unique(read_image(eyes/'hq/masks/0000.png'))) == {0, 255}
+
+def test_degrade_keeps_stems_and_sizes_and_records(eyes):
+    assert sorted(p.name for p in (eyes/'lq').glob('*.png')) == [f'{i:04d}.png' for i in range(6)]
+    noted = json.loads((eyes/'lq/degradations.json').read_text())
+    assert set(noted) == {f'{i:04d}.png' for i in range(6)}
+    for f in noted: x, y = read_image(eyes/'hq/images'/f), read_image(eyes/'lq'/f); assert x.shape == y.shape and (x != y).any()
+
+def test_degrade_goes_past_a_bad_file(eyes, tmp_path):
+    src = tmp_path/'src'; shutil.copytree(eyes/'hq/images', src); (src/'0003.png').write_bytes(b'\x89PNG broken')
+    out, err = hqgnet('degrade', src, tmp_path/'out', code=1)
+    assert len(list((tmp_path/'out').glob('*.png'))) == 5 and '5 images' in out
+    assert '0003.png' in err and err.splitlines()[-1] == 'hqgnet: error: 1 of 6 images failed'
+
+def test_degrade_refuses(eyes, tmp_path):
+    refused('degrade', tmp_path/'none', tmp_path/'o', says='no such')
+    refused('degrade', eyes/'hq/images', eyes/'hq/images', says='choose another folder', inside=True)
+    (tmp_path/'empty').mkdir(); refused('degrade', tmp_path/'empty', tmp_path/'o', says='no images', inside=True)
+
+# train ----------------------------------------------------------------------------------------------------------------------
+
+def test_train_writes_a_run(run):
+    conf = json.loads((run/'config.json').read_text())
+    assert conf['size'] == 32 and conf['steps'] == 4 and conf['preset'] == 'tiny' and conf['n_lq'] == 6 and conf['model']['channels'] == 3
+    rows = list(csv.DictReader(open(run/'history.csv')))
+    assert rows and {'step', 'split', 'total', 'adv', 'psnr'} <= set(rows[0])
+    valid = [r for r in rows if r['split'] == 'valid']
+    assert valid[-1]['step'] == '4' and all(np.isfinite(float(valid[-1][k])) for k in ('total', 'adv', 'psnr'))
+    assert list((run/'samples').glob('*.png')) and (run/'model.safetensors').stat().st_size > 1e5 and (run/'checkpoint.pt').is_file()
+
+def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
+    out, err = (run/'stdout').read_text(), (run/'stderr').read_text()
+    assert all(str(run/f) in out for f in ('model.safetensors', 'config.json', 'history.csv', 'samples')) and len(out.splitlines()) == 6
+    assert err.splitlines() and all(l.startswith('hqgnet: ') for l in err.splitlines()) and 'step 4' in err
+
+def test_train_refuses(eyes, run, tmp_path):
+    (tmp_path/'empty').mkdir(); (tmp_path/'bad').mkdir(); (tmp_path/'bad/x.png').write_bytes(b'no'); (tmp_path/'file').write_text('')
+    for more, says in [(['--lq', tmp_path/'none', '--out', tmp_path/'r'], 'no such'), (['--lq', tmp_path/'empty', '--out', tmp_path/'r'], 'no images'),
+                       (['--lq', tmp_path/'bad', '--out', tmp_path/'r'], 'could be read'), (['--lq', eyes/'lq', '--out', run], '--resume'),
+                       (['--lq', eyes/'lq', '--out', tmp_path/'r', '--resume'], 'nothing to resume'), (['--lq', eyes/'lq', '--out', tmp_path/'file'], 'file'),
+                       (['--lq', eyes/'lq', '--out', tmp_path/'r', '--valid-ref', eyes/'hq/images'], '--valid-lq')]:
+        refused('train', '--hq', eyes/'hq/images', '--steps', 2, '--size', 32, '--device', 'cpu', *more, says=says, inside=True)
+
+# enhance --------------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def mixed(tmp_path_factory):
+    "Images of many kinds, one of them broken"
+    d, gen = tmp_path_factory.mktemp('mixed'), np.random.default_rng(0)
+    for name, shape, top in [('rgb.png', (40, 56, 3), 255), ('grey.png', (33, 47), 255), ('deep.tif', (50, 30), 65535), ('deep_rgb.png', (20, 24, 3), 65535),
+                             ('sub/photo.jpg', (64, 48, 3), 255), ('sub/dot.png', (1, 1, 3), 255), ('large.tiff', (300, 210, 3), 255)]:
+        write_image(d/name, gen.integers(top//8, top//2, shape).astype(np.uint8 if top == 255 else np.uint16))
+    (d/'sub/broken.png').write_bytes(b'not a picture')
+    return d
+
+def test_enhance_keeps_stem_size_kind_and_goes_past_a_bad_file(run, mixed, tmp_path):
+    out, err = hqgnet('enhance', run, mixed, tmp_path/'o', code=1)
+    assert '7 images' in out and 'broken.png' in err and err.splitlines()[-1] == 'hqgnet: error: 1 of 8 images failed' and len(err.splitlines()) == 2
+    made = {p.relative_to(tmp_path/'o').with_suffix('').as_posix(): p for p in (tmp_path/'o').rglob('*.*')}
+    src = {p.relative_to(mixed).with_suffix('').as_posix(): p for p in mixed.rglob('*.*') if p.name != 'broken.png'}
+    assert made.keys() == src.keys() and all(p.suffix == '.png' for p in made.values())
+    for k, p in src.items(): x, y = read_image(p), read_image(made[k]); assert x.shape == y.shape and x.dtype == y.dtype, k
+    assert sum((read_image(p) != read_image(made[k])).any() for k, p in src.items()) >= 6, 'something was done to them'
+
+def test_enhance_in_the_same_format_and_at_strength_0(run, mixed, tmp_path):
+    out, err = hqgnet('enhance', run/'model.safetensors', mixed, tmp_path/'o', '--format', 'same', '--strength', 0, code=1)
+    for p in mixed.rglob('*.*'):
+        if p.name == 'broken.png': continue
+        x, y = read_image(p), read_image(tmp_path/'o'/p.relative_to(mixed))
+        assert np.array_equal(x, y) and x.dtype == y.dtype if p.suffix != '.jpg' else np.abs(x.astype(int) - y).mean() < 6, p
+
+def test_a_guide_changes_the_result(run, eyes, tmp_path):
+    src = eyes/'lq/0000.png'
+    for name, more in (('mean', []), ('file', ['--guide', eyes/'hq/images/0001.png']), ('folder', ['--guide', eyes/'hq/images'])):
+        out, err = hqgnet('enhance', run, src, tmp_path/name, *more); assert err == '' and '1 image in' in out
+    a, b, c = (read_image(tmp_path/n/'0000.png').astype(float) for n in ('mean', 'file', 'folder'))
+    assert (a != b).any() and a.shape == b.shape and np.abs(a - c).mean() < np.abs(a - b).mean(), 'the folder of the training set is close to the stored mean'
+
+def test_enhance_refuses(run, eyes, mixed, tmp_path):
+    refused('enhance', run, tmp_path/'none', tmp_path/'o', says='no such')
+    (tmp_path/'empty').mkdir(); refused('enhance', run, tmp_path/'empty', tmp_path/'o', says='no images', inside=True)
+    (tmp_path/'file').write_text('x'); refused('enhance', run, eyes/'lq', tmp_path/'file', says='is a file', inside=True)
+    refused('enhance', run, eyes/'lq', eyes/'lq', says='input folder', inside=True)
+    refused('enhance', run, mixed/'sub/broken.png', tmp_path/'o', says='broken.png', inside=True)
+    refused('enhance', run, eyes/'lq', tmp_path/'o', '--guide', tmp_path/'none.png', says='none.png', inside=True)
+    shutil.copytree(eyes/'lq', tmp_path/'twins'); shutil.copy(mixed/'sub/photo.jpg', tmp_path/'twins/0002.jpg')
+    refused('enhance', run, tmp_path/'twins', tmp_path/'o', says='0002.jpg', inside=True)
+    assert not (tmp_path/'o').exists() or not any((tmp_path/'o').iterdir())
+
+def test_damaged_models_are_refused(run, eyes, tmp_path):
+    refused('enhance', tmp_path/'none', eyes/'lq', tmp_path/'o', says='not found')
+    refused('info', eyes/'lq', says='hqgnet train', inside=True)
+    bad = tmp_path/'bad'
+    def remade(name, data):
+        shutil.rmtree(bad, ignore_errors=True); bad.mkdir()
+        for f in ('model.safetensors', 'config.json'): shutil.copy(run/f, bad/f)
+        (bad/name).write_bytes(data)
+    weights, conf = (run/'model.safetensors').read_bytes(), json.loads((run/'config.json').read_text())
+    def other(**new): return json.dumps({**conf, **new}).encode()
+    for name, data, says in [('model.safetensors', weights[:len(weights)//2], 'damaged'), ('model.safetensors', b'', 'damaged'),
+                             ('config.json', b'{', 'config.json'), ('config.json', other(schema=99), 'schema'),
+                             ('config.json', other(model={**conf['model'], 'widths': [8, 8, 8, 8]}), 'does not fit')]:
+        remade(name, data); refused('info', bad, says=says, inside=True)
+
+# evaluate, info -------------------------------------------------------------------------------------------------------------
+
+def test_evaluate_prints_a_table_and_writes_numbers(eyes, tmp_path):
+    out, _ = hqgnet('evaluate', '--pred', eyes/'lq', '--ref', eyes/'hq/images', '--lq', eyes/'lq', '--mask', eyes/'hq/masks', '--fov', eyes/'hq/fov',
+                    '--json', tmp_path/'e.json')
+    assert all(re.search(rf'^\| {m} \| 6 \|', out, re.M) for m in ('no enhancement', 'colour matching', 'CLAHE', 'prediction'))
+    res = json.loads((tmp_path/'e.json').read_text(), parse_constant=lambda c: pytest.fail(f'{c} in JSON'))
+    row = {r['method']: r for r in res['rows']}
+    assert row['prediction']['psnr'] == row['no enhancement']['psnr'] and 0 < row['prediction']['vesselness_auc'] <= 1 and len(res['images']) >= 24
+    assert 'beside CLAHE: ' in out
+
+def test_evaluate_without_inputs_has_one_row(eyes):
+    out, _ = hqgnet('evaluate', '--pred', eyes/'lq', '--ref', eyes/'hq/images')
+    assert len(re.findall(r'^\| \w', out, re.M)) == 2 and 'beside' not in out
+
+def test_evaluate_refuses(eyes, mixed, tmp_path):
+    refused('evaluate', '--pred', tmp_path/'none', '--ref', eyes/'hq/images', says='no such')
+    refused('evaluate', '--pred', mixed/'sub', '--ref', eyes/'hq/images', says='share no name', inside=True)
+    shutil.copytree(eyes/'lq', tmp_path/'p'); write_image(tmp_path/'p/0001.png', np.zeros((9, 9, 3), np.uint8))
+    refused('evaluate', '--pred', tmp_path/'p', '--ref', eyes/'hq/images', says='0001.png', inside=True)
+
+def test_info(run):
+    out, err = hqgnet('info', run)
+    assert 'colour' in out and '6 low-quality' in out and '32 x 32' in out and '4 steps' in out and 'not for diagnosis' in out and err == ''
+    conf = json.loads(hqgnet('info', run/'model.safetensors', '--json')[0])
+    assert conf['parameters'] > 1e5 and conf['steps'] == 4
+
+# demo -----------------------------------------------------------------------------------------------------------------------
+
+def test_demo_goes_all_the_way_and_can_be_called_again(tmp_path):
+    words = ['demo', '--out', 'd', '--steps', 4, '--size', 64, '--n', 6]
+    out, err = hqgnet(*words, cwd=tmp_path); d = tmp_path/'d'
+    assert all(f'| {m} |' in out for m in ('no enhancement', 'colour matching', 'CLAHE', 'HQG-Net')) and f'report: {Path("d/report.html")}' in out
+    eyes = {n: {p.read_bytes() for p in (d/'data'/n/'images').glob('*.png')} for n in ('hq', 'lq', 'valid', 'test')}
+    assert sum(map(len, eyes.values())) == len(set.union(*eyes.values())) == 6 + 6 + 3 + 3, 'no eye is in two sets'
+    assert sorted(p.stem for p in (d/'enhanced').glob('*.png')) == sorted(p.stem for p in (d/'data/test/images').glob('*.png'))
+    page = (d/'report.html').read_text(encoding='utf-8')
+    assert not re.search(r'https?://|<script|<link|src="(?!data:image/)', page) and str(tmp_path) not in page
+    assert page.count('<img') == 6*3 + 1 and all(w in page for w in ('no enhancement', 'Worst', 'Not for diagnosis'))
+    assert json.loads((d/'report.json').read_text())['rows'][-1]['method'] == 'prediction'
+    weights = (d/'run/model.safetensors').read_bytes()
+    out, err = hqgnet(*words, cwd=tmp_path)
+    assert 'used as it is' in err and (d/'run/model.safetensors').read_bytes() == weights
+    refused(*words[:-1], 7, says='other settings', cwd=tmp_path)
+    (tmp_path/'mine').mkdir(); (tmp_path/'mine/thesis.txt').write_text('')
+    refused('demo', '--out', 'mine', says='not a demo', cwd=tmp_path)
+    assert [p.name for p in (tmp_path/'mine').iterdir()] == ['thesis.txt']
