@@ -328,6 +328,8 @@ def main(
     argv=None, # list of words; None: those of the command line
 ) -> int: # exit code
     "Run one command; leaves through `SystemExit` for `--help` and wrong arguments [our reading]"
+    for stream in sys.stdout, sys.stderr:                     # a terminal that lacks a character shows '?' for it
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='replace')
     a = build_parser().parse_args(argv)
     try:
         with warnings.catch_warnings():

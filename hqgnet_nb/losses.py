@@ -110,7 +110,7 @@ def code_loss(
     return tell + F.mse_loss(lq[:, 1:], style_lq) + F.mse_loss(hq[:, 1:], style_hq)
 
 # %% ../nbs/09_losses.ipynb #4dbe3ae9
-WEIGHTS = dict(adv=1., wavelet=8., encoder=.5, consistency=1., style=1.5, code=.5, kl=.02)
+WEIGHTS = dict(adv=.5, wavelet=16., encoder=.5, consistency=1., style=1.5, code=.5, kl=.02)
 
 class HQGLoss(nn.Module):
     "The generator's total loss L_t and its parts by name [abstract, figure; weights: our reading]"

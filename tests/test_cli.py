@@ -227,6 +227,13 @@ def test_info(run):
     conf = json.loads(hqgnet('info', run/'model.safetensors', '--json')[0])
     assert conf['parameters'] > 1e5 and conf['steps'] == 4
 
+def test_a_reader_that_leaves_and_a_poor_terminal_do_no_harm(run, eyes):
+    p = subprocess.Popen([sys.executable, '-m', 'hqgnet_nb.cli', 'info', run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+    p.stdout.close(); err = p.stderr.read(); assert p.wait(60) == 0 and err == '', err
+    p = subprocess.run([sys.executable, '-m', 'hqgnet_nb.cli', 'evaluate', '--pred', eyes/'lq', '--ref', eyes/'hq/images', '--lq', eyes/'lq'],
+                       capture_output=True, text=True, env={**ENV, 'PYTHONIOENCODING': 'ascii'})
+    assert p.returncode == 0 and 'beside CLAHE' in p.stdout and p.stderr == ''
+
 # demo -----------------------------------------------------------------------------------------------------------------------
 
 def test_demo_goes_all_the_way_and_can_be_called_again(tmp_path):
