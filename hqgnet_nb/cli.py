@@ -130,14 +130,10 @@ def ticker():
 def train(
     **arguments, # those of `train_folders`
 ): # the `HQGLearner`
-    "The learner after `train_folders`, with a bar or a log; a stop by Ctrl-C is passed on as such [our reading]"
-    from hqgnet_nb.core import UserError
+    "The learner after `train_folders`, with a bar or a log [our reading]"
     from hqgnet_nb.learner import train_folders
     bar = sys.stderr.isatty()
-    try: return train_folders(bar=bar, cbs=None if bar else [ticker()], **arguments)
-    except UserError as e:
-        if isinstance(e.__context__, KeyboardInterrupt): raise KeyboardInterrupt(str(e)) from None
-        raise
+    return train_folders(bar=bar, cbs=None if bar else [ticker()], **arguments)
 
 def _run_train(a):
     "`hqgnet train`; returns the exit code"
@@ -311,7 +307,7 @@ def _add_using(command, device):
     c.add_argument('--guide', type=Path, metavar='FILE_OR_DIR', help='good image or images whose look to take; default: the average of training')
     c.add_argument('--strength', type=number(float, 0, 1), default=1., metavar='A', help='0 is the input, 1 the full effect')
     c.add_argument('--format', choices=['png', 'same'], default='png', help='same: the suffix of the input where it can be written')
-    c.add_argument('--quality', choices=['auto', 'fast', 'full'], default='auto', help='fast: the change is found on a small copy; full: at full size')
+    c.add_argument('--quality', choices=['fast', 'full'], default='fast', help='fast: the change is found on a small copy; full: at full size')
     c.add_argument('--device', **device)
     c = command('evaluate', _run_evaluate, 'measure enhanced images against references')
     for name, text in (('pred', 'enhanced images'), ('ref', 'references with the same stems'), ('lq', 'the inputs; adds rows of simple methods'),

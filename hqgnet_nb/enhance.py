@@ -140,14 +140,13 @@ class Enhancer:
         img, # HxW or HxWx3 array
         strength=1., # in [0, 1]
         guide=None, # as for `guide_code`
-        quality='auto', # 'fast', 'full' or 'auto'
+        quality='fast', # 'fast' or 'full'
     ): # a function (rows, cols) -> 1 x C x rows x cols tensor
         "The change of the logit, window by window"
         H, W = img.shape[:2]; code = self.guide_code(guide); stats = {}
         x, fov = self.small(img)
         delta = self.net(x, code=code, strength=strength, fov=fov, stats=stats, full=True).delta
-        full = self.size**2 < H*W <= min(16*self.size**2, 2**20) if quality == 'auto' else quality == 'full'
-        if not full: return lambda rows, cols: stretch(delta, (H, W), rows, cols)
+        if quality == 'fast': return lambda rows, cols: stretch(delta, (H, W), rows, cols)
         @torch.no_grad()
         def window(rows, cols):
             a, b = max(0, rows.start - MARGIN), max(0, cols.start - MARGIN)
@@ -161,12 +160,12 @@ class Enhancer:
         img, # HxW or HxWx3 array: uint8, uint16, or float in [0, 1]; any size
         strength=1., # in [0, 1]; 0 returns the input bit for bit
         guide=None, # None: the stored average; an image array; a file or folder; a list of these; or a code from `guide_code`
-        quality='auto', # 'fast': change found on a small copy; 'full': the network at full size; 'auto'
+        quality='fast', # 'fast': change found on a small copy; 'full': the network at full size
     ) -> np.ndarray: # same shape and dtype
         "The enhanced image; `UserError` for arguments that cannot be used [abstract: guided; any size and depth: our reading]"
         img = check_image(img)
         if not 0 <= strength <= 1: raise UserError(f'strength {strength}: choose a number from 0 to 1')
-        if quality not in ('auto', 'fast', 'full'): raise UserError(f'quality {quality!r}: choose auto, fast or full')
+        if quality not in ('fast', 'full'): raise UserError(f'quality {quality!r}: choose fast or full')
         if strength == 0: return img.copy()
         change, out = self.change(img, strength, guide, quality), np.empty_like(img)
         for rows, cols in tiles(*img.shape[:2]):
@@ -213,7 +212,7 @@ def enhance_folder(
     strength=1., # in [0, 1]
     guide=None, # as for `Enhancer.guide_code`
     fmt='png', # 'png', or 'same': the suffix of the input where it can be written
-    quality='auto', # 'fast', 'full' or 'auto'
+    quality='fast', # 'fast' or 'full'
     progress=None, # a function that wraps the list of files as it is gone through, such as tqdm
 ) -> tuple: # (number of images written, [(input path, why it failed), …])
     "Enhance every image, going on past bad ones; `UserError` where nothing can be done at all [our reading]"

@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'PRESETS', 'Game', 'EMA', 'code_report', 'lr_factor', 'Bud
            'Checkpoint', 'train_folders']
 
 # %% ../nbs/10_learner.ipynb #7e17591b
-import copy, csv, math, time, warnings
+import contextlib, copy, csv, math, signal, threading, time, warnings
 from functools import partial
 from pathlib import Path
 import torch
@@ -299,14 +299,14 @@ class HQGLearner(Learner):
         epochs=None, # or times through the LQ images
         valid_every=None, # steps between validations (and checkpoints); None: about ten in the whole
     ):
-        "Train until the budget is used; exactly one of the three is given. Ctrl-C keeps a checkpoint"
+        "Train until the budget is used; exactly one of the three is given. Ctrl-C ends it after the step in hand, with a checkpoint"
         given = [x for x in (steps, minutes, epochs) if x is not None]
         if len(given) != 1: raise UserError('give one budget: steps, minutes or epochs')
         if given[0] <= 0: raise UserError('the budget must be above zero')
         if epochs: steps = round(epochs*self.epoch_batches)
         cbs = [Budget(steps, minutes, valid_every or (max(20, steps//10) if steps else 100)), *([Checkpoint()] if self.out else [])]
         if steps and self.game.step >= steps: return self
-        self.fit(10**9, cbs=cbs)
+        with _patient_ctrl_c(self): self.fit(10**9, cbs=cbs)
         return self
 
     def state(self):
@@ -362,10 +362,28 @@ class HQGLearner(Learner):
 
 # %% ../nbs/10_learner.ipynb #59c68b85
 class Checkpoint(Callback):
-    "Writes checkpoint.pt into the run's folder at every validation, and on Ctrl-C [our reading]"
+    "Writes checkpoint.pt into the run's folder at every validation, and between two steps when Ctrl-C asks [our reading]"
     order = 80
+    def after_batch(self):                                  # G, D and the average have all taken this step
+        if self.training and self.learn.stop_asked:
+            self.learn.save(self.learn.out/'checkpoint.pt')
+            raise KeyboardInterrupt
     def after_validate(self):
         if self.learn.due: self.learn.save(self.learn.out/'checkpoint.pt')
+
+# %% ../nbs/10_learner.ipynb #a3399e28
+@contextlib.contextmanager
+def _patient_ctrl_c(learn):
+    "A context in which the first Ctrl-C sets `learn.stop_asked`, where somebody looks at it"
+    learn.stop_asked = False
+    if not learn.out or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    def ask(*_):
+        learn.stop_asked = True; signal.signal(signal.SIGINT, old)
+    old = signal.signal(signal.SIGINT, ask)
+    try: yield
+    finally: signal.signal(signal.SIGINT, old)
 
 # %% ../nbs/10_learner.ipynb #46bfe4e1
 def train_folders(
@@ -398,9 +416,9 @@ def train_folders(
         learn.model.to(device); learn.game.disc.to(device); learn.load(ckpt)
     if not bar: learn.remove_cb(learn.progress)
     try: learn.train_for(steps, minutes, epochs)
-    except KeyboardInterrupt:
-        learn.save(ckpt)
-        raise UserError(f'stopped at step {learn.game.step}; {ckpt} is kept: go on with --resume') from None
+    except KeyboardInterrupt as e:
+        kept = f'{ckpt} is kept: go on with --resume' if ckpt.exists() else 'there was no checkpoint yet'
+        raise KeyboardInterrupt(f'stopped at step {learn.game.step}; {kept}') from e
     save_net(learn.best_net(), out, **settings, steps=learn.game.step, seconds=round(learn.elapsed(), 1), loss=learn.game.crit.config,
              wavelet_levels=list(learn.game.crit.levels))
     return learn
