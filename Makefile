@@ -58,7 +58,7 @@ hooks:           ## let git run .githooks/pre-commit, which checks notebooks bef
 	@git config core.hooksPath .githooks && echo "git now runs .githooks/pre-commit before each commit"
 
 bench: $(STAMP)  ## run every timed comparison in bench/
-	@for f in bench/*.py; do if [ -e "$$f" ]; then echo "== $$f"; $(BIN)/python "$$f" || exit 1; else echo "nothing in bench/ yet"; fi; done
+	@for f in bench/*.py; do echo "== $$f"; $(BIN)/python "$$f" || exit 1; done
 
 sample: $(STAMP) ## write data/sample again, byte for byte
 	@rm -rf $(SAMPLE)

@@ -64,6 +64,6 @@ if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('action', choices=['readme', 'execute']); ap.add_argument('paths', nargs='*', type=Path)
     ap.add_argument('--slow', action='store_true', help='run cells flagged slow too')
-    a = ap.parse_args()
+    a = ap.parse_intermixed_args()
     if a.action == 'readme': write_readme()
     else: sys.exit(not execute(a.paths or sorted((ROOT/'nbs').glob('*.ipynb')), a.slow))
