@@ -94,20 +94,28 @@ class UnpairedDataset:
         return out if self.refs is None else (*out, HQ(self.refs.view(i, self.size)[0]))
 
 class LQ(TensorImage):
-    "A low-quality image, C x H x W in [0, 1]"
+    "A low-quality image, C x H x W in [0, 1] [our reading]"
 class HQ(TensorImage):
-    "A high-quality image, C x H x W in [0, 1]"
+    "A high-quality image, C x H x W in [0, 1] [our reading]"
 class FOV(TensorMask):
-    "A field of view, 1 x H x W in [0, 1]"
+    "A field of view, 1 x H x W in [0, 1] [our reading]"
 
 # %% ../nbs/03_data.ipynb #0870eb96
 class StreamLoader(DataLoader):
     "A fastai DataLoader of whole batches from the endless stream of samples, starting at batch `start` [our reading]"
-    def __init__(self, dataset=None, bs=4, start=0, num_workers=0, **kwargs):
+    def __init__(self,
+        dataset=None, # an `UnpairedDataset`
+        bs=4, # images a batch
+        start=0, # number of the first batch in the whole run
+        num_workers=0, # loading processes
+        **kwargs, # more arguments of fastai's `DataLoader`
+    ):
         self.start = start
         super().__init__(dataset, bs=bs, num_workers=num_workers, **{**kwargs, 'shuffle': False, 'drop_last': False, 'n': -(-len(dataset)//bs)*bs})
 
-    def get_idxs(self): return list(range(self.start*self.bs, self.start*self.bs + self.n))
+    def get_idxs(self):
+        "The numbers of this epoch's samples in the whole run"
+        return list(range(self.start*self.bs, self.start*self.bs + self.n))
 
 def unpaired_dls(
     lq, hq, # folders, or lists of files or arrays: what training sees
@@ -130,10 +138,14 @@ def unpaired_dls(
         lq, valid_lq = [x for i, x in enumerate(items) if i not in out], [x for i, x in enumerate(items) if i in out] or items
     train, good = ImageSet(lq, room, channels, 'low-quality images'), ImageSet(hq, room, channels, 'high-quality images')
     ch = max(train.channels, good.channels)
-    if train.channels != ch: train = ImageSet(lq, room, ch)
-    if good.channels != ch: good = ImageSet(hq, room, ch)
+    if train.channels != ch: train = ImageSet(lq, room, ch, 'low-quality images')
+    if good.channels != ch: good = ImageSet(hq, room, ch, 'high-quality images')
     valid = ImageSet(valid_lq, size, ch, 'validation images')
     refs = None if valid_ref is None else ImageSet(valid_ref, size, ch, 'references')
+    if refs is not None:
+        if valid.failures or refs.failures: raise UserError(f'a validation image or reference cannot be read: {(valid.failures + refs.failures)[0][1]}')
+        odd = [(valid.stem(k), refs.stem(k)) for k in range(min(len(valid), len(refs))) if valid.stem(k) != refs.stem(k)]
+        if odd: raise UserError(f'validation image {odd[0][0]} meets reference {odd[0][1]}; give both the same names')
     dls = DataLoaders(StreamLoader(UnpairedDataset(train, good, size, seed), bs=bs, num_workers=num_workers),
                       DataLoader(UnpairedDataset(valid, good, size, seed, train=False, refs=refs), bs=bs, num_workers=num_workers), device=device)
     dls.n_inp, dls.channels, dls.size, dls.bs = 2, ch, size, bs
@@ -145,7 +157,7 @@ def show_pairs(
     batch, # (LQ, fov, HQ, fov, …) as a loader gives it
     max_n=4, # columns at most
 ):
-    "A figure of a batch: inputs above, the guides they met below"
+    "A figure of a batch: inputs above, the guides they met below [our reading]"
     n = min(max_n, len(batch[0]))
     return show_images([*batch[0][:n], *batch[2][:n]], ['LQ']*n + ['its guide (not a pair)']*n, ncols=n, width=1.5)
 
@@ -153,7 +165,7 @@ def show_pairs(
 def patient(
     path, # a file, such as 10009_left.jpeg
 ): # string
-    "The part of a file's name before the first underscore, a patient in many data sets"
+    "The part of a file's name before the first underscore, a patient in many data sets [our reading]"
     return Path(path).stem.split('_')[0]
 
 def split_groups(

@@ -66,7 +66,9 @@ class HQGNet(nn.Module):
         self.register_buffer('mean_code', torch.zeros(1, z_dim))
 
     @property
-    def head(self): return self.config['head']
+    def head(self):
+        "'anchored' or 'sigmoid'"
+        return self.config['head']
 
     def features(self,
         x, # B x C x H x W in [0, 1], sides multiples of 16
@@ -77,6 +79,16 @@ class HQGNet(nn.Module):
             x = stage(with_detail(x) if k == 0 else F.avg_pool2d(x, 2))
             feats.append(x)
         return feats
+
+    def input_code(self,
+        x, # B x C x H x W in [0, 1], sides multiples of 16
+        fov=None, # B x 1 x H x W
+        feats=None, # the result of `features(x)`, where it is known already
+    ): # (mu, logvar), each B x y_dim
+        "The Gaussian code v_y of the input, from the bottleneck pooled inside the field of view [figure; Gaussian, pooled: our reading]"
+        deep = F.avg_pool2d((self.features(x) if feats is None else feats)[-1], 2)
+        pooled = masked_moments(F.leaky_relu(deep, .2), fov)[0].flatten(1)
+        return tuple(self.to_vy(pooled).clamp(-8, 8).chunk(2, 1))
 
     def decode(self,
         feats, # the result of `features`
@@ -113,8 +125,7 @@ class HQGNet(nn.Module):
         gy = _keep(stats, 'gy', lambda: self.guidance(x, mask, guide_feats))
         gz = (code, torch.full_like(code, -8.)) if code is not None else self.guidance(*_pad16(hq, hq_fov)) if hq is not None \
             else (self.mean_code, torch.full_like(self.mean_code, -8.))
-        pooled = masked_moments(F.leaky_relu(F.avg_pool2d(feats[-1], 2), .2), mask)[0].flatten(1)
-        vy = _keep(stats, 'vy', lambda: tuple(self.to_vy(pooled).clamp(-8, 8).chunk(2, 1)))
+        vy = _keep(stats, 'vy', lambda: self.input_code(x, mask, feats))
         v0, v1, u = gy[0], draw_code(*gz, sample).expand(B, -1), draw_code(*vy, sample)
         v = v0 + alpha*(v1 - v0)
         # the first block sees no code, so the two decodes share it

@@ -45,6 +45,10 @@ class Game(Callback):
             raise UserError('mixed precision is not supported yet: the discriminator would step outside of it; train without to_fp16()')
         self.disc.to(next(self.learn.model.parameters()).device)
 
+    def before_train(self):                                 # the stream goes on where it was: across epochs, fits and resumed runs
+        dl, n = self.dl, self.learn.epoch_batches
+        dl.start, dl.n = self.step, (n - self.step % n)*dl.bs
+
     def before_batch(self):
         plain = [t.as_subclass(torch.Tensor) if isinstance(t, torch.Tensor) else t for t in (*self.xb, *self.yb)]
         (self.lq, self.fov, self.hq, self.hq_fov, self.ref) = (*plain, *[None]*(5 - len(plain)))
@@ -65,10 +69,14 @@ class Game(Callback):
         fake = augment(pred, torch_rng(self.seed, 'look', self.step)) if self.training else pred
         total, self.parts = self.crit(self.model, self.enhanced, self.lq, hq, self.fov, self.hq_fov, frozen_call(self.disc, fake), self.alpha)
         self.parts = {k: v.detach() for k, v in (('total', total), *self.parts.items())}
-        if self.training and not torch.isfinite(total):
-            raise FloatingPointError(f'the loss is no longer finite at step {self.step}; the last checkpoint is intact: '
-                                     'resume from it with a lower learning rate')
+        if self.training: self.check(total)
         return total
+
+    def check(self, loss):
+        "Stop before a loss that is not finite can move a weight"
+        if not torch.isfinite(loss):
+            raise UserError(f'the loss is no longer finite at step {self.step}; a checkpoint, where there is one, is from before: '
+                            'go on from it, or begin anew with a lower learning rate')
 
     def after_step(self):
         "The discriminator's turn, on the x̂ that is there already"
@@ -82,6 +90,7 @@ class Game(Callback):
             steep = r1_penalty(real, r)
             loss = loss + self.r1*self.r1_every*steep
             self.parts['r1'] = steep.detach()
+        self.check(loss)
         loss.backward(); self.d_opt.step(); self.d_opt.zero_grad()
 
     def after_batch(self):
@@ -92,8 +101,11 @@ class Game(Callback):
 class EMA(Callback):
     "Keeps an exponential moving average of the network; validation sees it [our reading]"
     order = 6
-    def __init__(self, decay=.995): self.decay, self.net, self.swapped = decay, None, False
+    def __init__(self,
+        decay=.995, # of the average; its memory is about 1/(1 - decay) steps, less in the beginning
+    ): self.decay, self.net, self.swapped = decay, None, False
     def before_fit(self):
+        if self.swapped: self.swap()                        # an error in an earlier validation
         if self.net is None: self.net = copy.deepcopy(self.model).eval().requires_grad_(False)
 
     def after_step(self):
@@ -114,17 +126,20 @@ class EMA(Callback):
 def code_report(
     net, # the `HQGNet`
     dls, # from `unpaired_dls`
-    n=64, # images of each kind at most
+    n=256, # images of each kind at most, evenly spaced among all
 ): # dict(mean_code, active_z, active_y, separation)
-    "The average HQ code and how alive the codes are [our reading]"
+    "The average HQ code, how many dimensions of v_z and v_y differ between images, and how far LQ and HQ codes lie apart [our reading]"
     dev, mus = next(net.parameters()).device, []
     ds = dls.train.dataset
     for s in (ds.lq, ds.hq):
-        views = [s.view(k, ds.size) for k in range(min(n, len(s)))]
-        mus.append(torch.cat([net.guidance(*(torch.stack(t).to(dev) for t in zip(*views[i:i + 8])))[0] for i in range(0, len(views), 8)]))
+        views = [s.view(k, ds.size) for k in sorted({int(i*len(s)/n) for i in range(n)})]
+        batches = [[torch.stack(t).to(dev) for t in zip(*views[i:i + 8])] for i in range(0, len(views), 8)]
+        mus.append(torch.cat([net.guidance(*b)[0] for b in batches]))
+        if s is ds.lq: vy = torch.cat([net.input_code(*b)[0] for b in batches[:8]])
     lq, hq = mus
     spread = (.5*(lq.var(0, correction=0) + hq.var(0, correction=0))).sum().sqrt()
-    return dict(mean_code=hq.mean(0, keepdim=True), active_z=active_dims(torch.cat(mus)), separation=float((hq.mean(0) - lq.mean(0)).norm()/(spread + 1e-8)))
+    return dict(mean_code=hq.mean(0, keepdim=True), active_z=active_dims(torch.cat(mus)),
+                active_y=active_dims(vy), separation=float((hq.mean(0) - lq.mean(0)).norm()/(spread + 1e-8)))
 
 # %% ../nbs/10_learner.ipynb #e8c1fc28
 def lr_factor(
@@ -138,16 +153,17 @@ def lr_factor(
 class Budget(Callback):
     "Ends training after a budget in steps or minutes, sets both learning rates, decides when to validate [our reading]"
     order = 90                                              # last: what it cancels, the others have seen
-    def __init__(self, steps=None, minutes=None, valid_every=200): self.steps, self.minutes, self.every = steps, minutes, valid_every
+    def __init__(self,
+        steps=None, # the budget in steps of the whole run
+        minutes=None, # or in minutes, earlier sittings included
+        valid_every=200, # steps between validations
+    ): self.steps, self.minutes, self.every = steps, minutes, valid_every
 
     @property
     def frac(self): return min(1., self.game.step/self.steps if self.steps else self.seconds/(60*self.minutes))
     @property
     def seconds(self): return self.learn.seconds0 + time.monotonic() - self.t0
     def before_fit(self): self.t0, self.base, self.valid_now, self.over = time.monotonic(), float(self.learn.lr), False, False
-    def before_train(self):                                 # a resumed run enters its epoch where it left it
-        dl, n = self.dl, self.learn.epoch_batches
-        dl.start, dl.n = self.game.step, (n - self.game.step % n)*dl.bs
 
     def before_batch(self):
         if not self.training: return
@@ -164,17 +180,17 @@ class Budget(Callback):
         if not self.valid_now: raise CancelValidException
     def after_epoch(self):
         if self.over: raise CancelFitException
-    def after_fit(self):
-        self.learn.seconds0 = self.seconds
-        self.learn.dls.train.start, self.learn.dls.train.n = 0, self.learn.epoch_batches*self.learn.dls.train.bs
 
 # %% ../nbs/10_learner.ipynb #f11e5768
-COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'psnr', 'active_z', 'separation']
+COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'psnr', 'active_z', 'active_y', 'separation']
 
 class History(Callback):
     "Every loss part by name, in training and validation, in `learn.history` and a CSV; pictures; warnings of collapse [our reading]"
     order = 70
-    def __init__(self, every=20, folder=None): self.every, self.folder, self.sums, self.rows = every, folder, {}, []
+    def __init__(self,
+        every=20, # steps that a row of training is the mean of
+        folder=None, # where history.csv and samples/ go; None: kept in `rows` alone
+    ): self.every, self.folder, self.sums, self.sums_v, self.rows = every, folder, {}, {}, []
 
     def before_fit(self):
         self.sums = {}
@@ -214,9 +230,9 @@ class History(Callback):
                                                  zip(g.lq.cpu(), self.pred.cpu(), self.pred if g.ref is None else g.ref.cpu())]
 
     def after_validate(self):
-        if not getattr(self, 'sums_v', None) or not hasattr(self.learn, 'n_epoch') or self.opt is None: return
-        rep = code_report(self.model, self.dls)              # the averaged weights are still in place
-        (self.ema.net if self.ema.net is not None else self.model).mean_code.copy_(rep['mean_code']); self.model.mean_code.copy_(rep['mean_code'])
+        if not self.learn.fitting or not self.sums_v: return       # validate() and get_preds() outside of a fit leave no trace
+        rep = code_report(self.ema.net, self.dls)            # of the weights that will be kept, not of those in training
+        self.ema.net.mean_code.copy_(rep['mean_code']); self.model.mean_code.copy_(rep['mean_code'])
         row = self._row('valid', self.sums_v, **{k: v for k, v in rep.items() if k != 'mean_code'})
         if self.folder: write_image(Path(self.folder)/'samples'/f'step_{self.game.step:06d}.png', to_array(torch.cat(self.pics[:4], -2)))
         self.sums_v = {}
@@ -274,7 +290,7 @@ class HQGLearner(Learner):
         p = PRESETS[preset]; set_seed(seed)
         net = net or HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=1 + n_style(dls.channels))
         disc = disc or PatchDiscriminator(dls.channels, p['d_widths'])
-        self.preset, self.seed, self.out, self.seconds0 = preset, seed, out and Path(out), 0.
+        self.preset, self.seed, self.out, self.seconds0, self.fitting, self.settings = preset, seed, out and Path(out), 0., False, {}
         self.epoch_batches = len(dls.train)
         adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(.5, .99))
         super().__init__(dls, net.to(memory_format=torch.channels_last), loss_func=noop, opt_func=adam, lr=lr,
@@ -299,25 +315,42 @@ class HQGLearner(Learner):
         epochs=None, # or times through the LQ images
         valid_every=None, # steps between validations (and checkpoints); None: about ten in the whole
     ):
-        "Train until the budget is used; exactly one of the three is given. Ctrl-C ends it after the step in hand, with a checkpoint"
+        "Train until the budget is used; exactly one of the three is given. With a folder to write to, Ctrl-C ends it after the step in hand, with a checkpoint"
         given = [x for x in (steps, minutes, epochs) if x is not None]
         if len(given) != 1: raise UserError('give one budget: steps, minutes or epochs')
         if given[0] <= 0: raise UserError('the budget must be above zero')
-        if epochs: steps = round(epochs*self.epoch_batches)
+        if epochs is not None: steps = max(1, round(epochs*self.epoch_batches))
         cbs = [Budget(steps, minutes, valid_every or (max(20, steps//10) if steps else 100)), *([Checkpoint()] if self.out else [])]
-        if steps and self.game.step >= steps: return self
+        if self.game.step >= steps if steps else self.elapsed() >= 60*minutes: return self     # used up in earlier sittings
         with _patient_ctrl_c(self): self.fit(10**9, cbs=cbs)
         return self
+
+    def fit(self, n_epoch, *args, **kwargs):
+        "fastai's `fit`; whatever ends it, weights are in their places, the time is counted and the bar is closed"
+        self.fitting = True
+        try: super().fit(n_epoch, *args, **kwargs)
+        finally:
+            self.fitting = False
+            if self.ema.swapped: self.ema.swap()
+            budget = getattr(self, 'budget', None)
+            if budget is not None: self.seconds0 = budget.seconds; self.remove_cbs([cb for cb in self.cbs if isinstance(cb, (Budget, Checkpoint))])
+            if hasattr(self, 'progress'): self.progress.after_fit()
+            self.dls.train.start, self.dls.train.n = 0, self.epoch_batches*self.dls.train.bs
 
     def state(self):
         "All that a run is, as tensors, numbers and strings"
         sd = lambda o: o.state_dict()
-        return dict(step=self.game.step, seconds=float(self.elapsed()), net=sd(self.model), disc=sd(self.game.disc), d_opt=sd(self.game.d_opt),
+        return dict(settings=self.settings, step=self.game.step, seconds=float(self.elapsed()), net=sd(self.model), disc=sd(self.game.disc), d_opt=sd(self.game.d_opt),
                     opt=None if self.opt is None else sd(self.opt.opt), ema=None if self.ema.net is None else sd(self.ema.net),
                     rows=[{k: v if isinstance(v, (int, str)) else float(v) for k, v in r.items()} for r in self.history.rows])
 
-    def restore(self, state):
-        "Take over a state; the inverse of `state`"
+    def restore(self,
+        state, # what `state` gave
+    ):
+        "Take over a state, the inverse of `state`; `UserError` where it is of a run with other settings"
+        other = {k: v for k, v in state['settings'].items() if self.settings and self.settings.get(k) != v}
+        if other: raise UserError('the checkpoint was made with ' + ', '.join(f'{k}={v} (now {self.settings.get(k)})' for k, v in other.items())
+                                  + '; give the same again')
         self.game.step, self.seconds0, self.history.rows = state['step'], state['seconds'], list(state['rows'])
         self.model.load_state_dict(state['net']); self.game.disc.load_state_dict(state['disc']); self.game.d_opt.load_state_dict(state['d_opt'])
         if state['opt'] is not None:
@@ -329,30 +362,43 @@ class HQGLearner(Learner):
             self.ema.net.load_state_dict(state['ema'])
         return self
 
-    def save(self, file='checkpoint', **kwargs):
+    def save(self,
+        file='checkpoint', # a name below models/, or a path that ends in .pt
+        **kwargs, # fastai's arguments, which have no meaning here: everything is saved
+    ):
         "Write the whole state, all or nothing; returns the path"
         path = Path(self.path)/self.model_dir/f'{file}.pth' if not str(file).endswith('.pt') else Path(file)
         with atomic_path(path) as tmp: torch.save(self.state(), tmp)
         return path
 
-    def load(self, file='checkpoint', **kwargs):
+    def load(self,
+        file='checkpoint', # as for `save`
+        **kwargs, # fastai's arguments, without meaning here
+    ):
         "Take over a saved state; `UserError` where there is none or it does not fit"
         path = Path(self.path)/self.model_dir/f'{file}.pth' if not str(file).endswith('.pt') else Path(file)
         try: return self.restore(torch.load(path, map_location=next(self.model.parameters()).device, weights_only=True))
         except FileNotFoundError as e: raise UserError(f'{path}: no such checkpoint') from e
+        except UserError: raise
         except Exception as e: raise UserError(f'{path}: damaged, or of another network ({str(e).splitlines()[0][:100]})') from e
 
     def best_net(self):
         "The network to keep: averaged weights with the stored average HQ code"
         return (self.ema.net if self.ema.net is not None else self.model).eval()
 
-    def show_batch(self, max_n=4, **kwargs):
+    def show_batch(self,
+        max_n=4, # columns at most
+        **kwargs, # ignored
+    ):
         "A figure of training inputs and the guides they met"
         from hqgnet_nb.data import show_pairs
         return show_pairs(self.dls.train.one_batch(), max_n)
 
     @torch.no_grad()
-    def show_results(self, max_n=4, **kwargs):
+    def show_results(self,
+        max_n=4, # columns at most
+        **kwargs, # ignored
+    ):
         "A figure of validation images: before, after at strength ½ and 1, and the reference where there is one"
         b = [t.as_subclass(torch.Tensor).cpu() for t in self.dls.valid.one_batch()]; n = min(max_n, len(b[0]))
         net = self.best_net().cpu(); rows = [b[0], net(b[0], fov=b[1], strength=.5), net(b[0], fov=b[1]), *b[4:]]
@@ -385,7 +431,7 @@ def _patient_ctrl_c(learn):
     try: yield
     finally: signal.signal(signal.SIGINT, old)
 
-# %% ../nbs/10_learner.ipynb #46bfe4e1
+# %% ../nbs/10_learner.ipynb #fa39539f
 def train_folders(
     lq, hq, # folders of low- and high-quality images
     out, # the run's folder
@@ -407,11 +453,12 @@ def train_folders(
     if device == 'cuda' and not torch.cuda.is_available(): raise UserError('no CUDA device here; use --device cpu')
     ckpt = out/'checkpoint.pt'
     if resume and not ckpt.is_file(): raise UserError(f'{ckpt}: nothing to resume; leave --resume out')
-    if not resume and ckpt.exists(): raise UserError(f'{out}: holds a run already; add --resume to go on with it, or choose another folder')
+    if not resume and any((out/f).exists() for f in ('checkpoint.pt', 'model.safetensors', 'config.json')):
+        raise UserError(f'{out}: holds a run already; add --resume to go on with it, or choose another folder')
     dls = unpaired_dls(lq, hq, size, PRESETS[preset]['bs'], seed, valid_lq, valid_ref, device=torch.device(device))
     for _, why in dls.failures: warnings.warn(f'left out: {why}', stacklevel=2)
     learn = HQGLearner(dls, preset, out=out, seed=seed, **learner)
-    settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, n_lq=len(dls.train.dataset.lq), n_hq=len(dls.train.dataset.hq))
+    settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, n_lq=len(dls.train.dataset.lq), n_hq=len(dls.train.dataset.hq))
     if resume:
         learn.model.to(device); learn.game.disc.to(device); learn.load(ckpt)
     if not bar: learn.remove_cb(learn.progress)

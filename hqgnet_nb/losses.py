@@ -20,7 +20,7 @@ LUMA = (.299, .587, .114)
 def to_luma(
     x, # B x C x H x W, C 1 or 3
 ): # B x 1 x H x W
-    "Brightness, Rec. 601 weights"
+    "Brightness, Rec. 601 weights [our reading]"
     return x if x.shape[1] == 1 else (x*x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 def band_mismatch(
@@ -94,8 +94,11 @@ def style_stats(
     out.append(.5*(masked_moments(coarse/2**levels, inner(coarse))[1].flatten(1) + 1e-4).log() + 2)
     return torch.cat(out, 1)
 
-def n_style(channels, levels=3):
-    "How many numbers `style_stats` gives"
+def n_style(
+    channels, # of the images, 1 or 3
+    levels=3, # bands, as for `style_stats`
+): # integer
+    "How many numbers `style_stats` gives [our reading]"
     return channels + levels + 1
 
 # %% ../nbs/09_losses.ipynb #1f81da71
