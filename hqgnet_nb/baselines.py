@@ -109,6 +109,11 @@ def _only_all(name, have, keys, folder):
     if missing: raise UserError(f'{folder}: {len(missing)} of {len(keys)} {name} images are missing, such as {missing[0]!r}; '
                                 'name them like the references')
 
+def _path(files, kind, key):
+    "The image `key` of a kind; `UserError` if there is none"
+    if key not in files[kind]: raise UserError(f'{kind}: no image is named {key!r}; name it like the reference')
+    return files[kind][key]
+
 def _load(path, like=None, grey=False):
     "An image as float; `UserError` if its size is not that of `like`, an image and its path; `grey` makes it HxW"
     img = to_float(read_image(path))
@@ -123,10 +128,10 @@ def _measure(key, files, methods):
     ref = _load(files['ref'][key]); like = ref, files['ref'][key]
     out = {}
     if files['lq']:
-        lq = _load(files['lq'][key], like)
+        lq = _load(_path(files, 'lq', key), like)
         out = {name: to_float(to_uint(f(lq))) for name, f in methods.items()}
     out['prediction'] = _load(files['pred'][key], like)
-    fov = _load(files['fov'][key], like, grey=True) > .5 if files['fov'] else fov_mask(ref)
+    fov = _load(_path(files, 'fov', key), like, grey=True) > .5 if files['fov'] else fov_mask(ref)
     if not fov.any(): raise ImageError(f'{files["fov"][key]}: the field of view is empty; white means inside')
     vessels = _load(files['masks'][key], like, grey=True) > .5 if key in files['masks'] else None
     colour = any(im.ndim == 3 for im in (ref, *out.values()))
@@ -155,7 +160,7 @@ def table_rows(
         for row, a in zip(rows, v):
             row[x], *row[x + '_ci'] = ci(a)
             if methods[0] == 'no enhancement' and row is not rows[0]: row[x + '_gain'], *row[x + '_gain_ci'] = ci(a - v[0])
-        top = int(np.nanargmax(np.nanmean(v, 1)))
+        top = max(range(len(rows)), key=lambda k: -np.inf if rows[k][x] is None else rows[k][x])
         lows = [ci(v[top] - a)[1] for k, a in enumerate(v) if k != top]
         if lows and all(low is not None and low > 0 for low in lows): rows[top]['best'].append(x)
     return rows
@@ -176,20 +181,18 @@ def evaluate_folders(
     fov=None, # folder of field-of-view masks, white inside; by default found in each reference
     progress=None, # a function that wraps the names as they are gone through, such as tqdm
 ) -> dict: # rows (`table_rows`, with a note where needed), images, unmatched {pred, ref: names}, failed [(path, message)]
-    "Every measure of every method on every matched image; `UserError` where folders do not fit together [our reading]"
+    "Every measure of every method on every matched image; `UserError` where no image can be measured [our reading]"
     files = {k: stems(f) if f else {} for k, f in dict(pred=pred, ref=ref, lq=lq, masks=masks, fov=fov).items()}
     keys = [k for k in files['ref'] if k in files['pred']]
     if not keys: raise UserError(f'{pred} and {ref} share no name: {next(iter(files["pred"]))!r} here, {next(iter(files["ref"]))!r} there; '
                                  'a result must be named like its reference')
-    for k, folder in dict(lq=lq, fov=fov).items():
-        if folder: _only_all(k, files[k], keys, folder)
     if masks and not set(keys) & set(files['masks']): _only_all('vessel mask', files['masks'], keys, masks)
     good = list_images(hq or ref) if lq else []
     methods = {name: make(_readable(good)) for name, make in BASELINES.items()} if lq else {}
     images, failed = [], []
     for k in (progress or iter)(keys):
         try: images += _measure(k, files, methods)
-        except ImageError as e: failed.append((str(files['pred'][k]), str(e)))
+        except UserError as e: failed.append((str(files['pred'][k]), str(e)))
     if not images: raise UserError(f'none of {len(keys)} images could be measured; the first: {failed[0][1]}')
     rows = table_rows(images)
     for r in rows:

@@ -37,7 +37,11 @@ def number(
 
 class Parser(argparse.ArgumentParser):
     "An argument parser whose errors are one line [our reading]"
-    def error(self, message): self.exit(2, f'hqgnet: error: {message}; see `{self.prog} --help`\n')
+    def error(self,
+        message, # what is wrong
+    ):
+        "Leave with code 2 and one line"
+        self.exit(2, f'hqgnet: error: {message}; see `{self.prog} --help`\n')
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     "Defaults in the help, but for those that say nothing"
@@ -72,7 +76,9 @@ def _run_phantom(a):
 def _run_degrade(a):
     "`hqgnet degrade`; returns the exit code"
     from hqgnet_nb.degrade import degrade_folder
+    from hqgnet_nb.core import ImageError
     n_ok, failures = degrade_folder(a.input, a.out, a.kind, a.seed, progress('degrading'))
+    if failures and a.input.is_file(): raise ImageError(failures[0][1])            # one file is not a batch
     return finish(n_ok, failures, f'{{n}} in {a.out}, parameters in {a.out/"degradations.json"}')
 
 def _run_enhance(a):
@@ -119,6 +125,7 @@ def ticker():
     "A fastai callback that writes a line to stderr at each validation [our reading]"
     from fastai.callback.core import Callback
     class Ticker(Callback):
+        "A line at each validation"
         order = 90
         def after_validate(self):
             rows = [r for r in self.learn.history.rows if r['split'] == 'valid']
@@ -135,14 +142,23 @@ def train(
     bar = sys.stderr.isatty()
     return train_folders(bar=bar, cbs=None if bar else [ticker()], **arguments)
 
+def _check_outside(out, **folders):
+    "`UserError` where `out` lies in a folder of images: these are searched with sub-folders, and the run's own pictures would be among them"
+    from hqgnet_nb.core import UserError
+    full = lambda p: p.expanduser().resolve()
+    for name, f in folders.items():
+        if f and full(out).is_relative_to(full(f)):
+            raise UserError(f'--out {out}: lies in --{name.replace("_", "-")} {f}, and its pictures would be taken for images of it; choose another folder')
+
 def _run_train(a):
     "`hqgnet train`; returns the exit code"
+    _check_outside(a.out, lq=a.lq, hq=a.hq, valid_lq=a.valid_lq, valid_ref=a.valid_ref)
     if a.epochs is None and a.steps is None and a.minutes is None: a.minutes = 10.; say('no budget given: 10 minutes')
     if a.valid_ref and not a.valid_lq:
         from hqgnet_nb.core import UserError
         raise UserError('--valid-ref needs --valid-lq, the images that it is the reference of')
     learn = train(lq=a.lq, hq=a.hq, out=a.out, preset=a.preset, size=a.size, epochs=a.epochs, steps=a.steps, minutes=a.minutes, seed=a.seed,
-                  device=a.device, resume=a.resume, valid_lq=a.valid_lq, valid_ref=a.valid_ref)
+                  device=a.device, resume=a.resume, valid_lq=a.valid_lq, valid_ref=a.valid_ref, **({} if a.lr is None else dict(lr=a.lr)))
     print(f'trained for {learn.game.step} steps, {learn.elapsed()/60:.1f} minutes\nweights   {a.out/"model.safetensors"}\n'
           f'settings  {a.out/"config.json"}\nlog       {a.out/"history.csv"}\npictures  {a.out/"samples"}\nuse them  hqgnet enhance {a.out} INPUT OUT')
     return 0
@@ -257,7 +273,7 @@ def build_parser() -> Parser:
     def command(name, run, text):
         c = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.', formatter_class=_Help)
         c.set_defaults(run=run); return c
-    seed = dict(type=number(int, 0), default=0, metavar='K', help='of everything random')
+    seed = dict(type=number(int, 0, 2**63 - 1), default=0, metavar='K', help='of everything random')
     kind = dict(choices=['fundus', 'cornea', 'endoscopy'], default='fundus', help='of images; only fundus so far')
     device = dict(choices=['auto', 'cpu', 'cuda'], default='auto', help='where to compute')
     _add_making(command, seed, kind, device); _add_using(command, device)
@@ -267,8 +283,9 @@ def _add_making(command, seed, kind, device):
     "Add the commands that make images and networks"
     c = command('demo', _run_demo, 'train on generated eyes, enhance held-out ones, write a report')
     c.add_argument('--out', type=Path, default=Path('demo_out'), metavar='DIR', help='folder for all of it')
-    c.add_argument('--minutes', type=number(float, 0, above=True), default=4., metavar='M', help='of training')
-    c.add_argument('--steps', type=number(int, 1), metavar='N', help='of training, in place of minutes')
+    g = c.add_mutually_exclusive_group()
+    g.add_argument('--minutes', type=number(float, 0, above=True), default=4., metavar='M', help='of training')
+    g.add_argument('--steps', type=number(int, 1), metavar='N', help='of training, in place of minutes')
     c.add_argument('--size', type=number(int, 32, 2048), default=128, metavar='S', help='side of the images, pixels')
     c.add_argument('--n', type=number(int, 4), default=100, metavar='N', help='eyes in each training folder')
     c.add_argument('--seed', **seed)
@@ -280,7 +297,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('--seed', **seed)
     c = command('degrade', _run_degrade, 'write spoilt copies of good images, with every parameter recorded')
     c.add_argument('input', type=Path, metavar='IN', help='folder of good images, or one file')
-    c.add_argument('out', type=Path, metavar='OUT', help='folder; gets the same stems as .png, and degradations.json')
+    c.add_argument('out', type=Path, metavar='OUT', help='folder; gets the same sub-folders and stems, as .png, and degradations.json')
     c.add_argument('--kind', **kind); c.add_argument('--seed', **seed)
     c = command('train', _run_train, 'learn from two folders that are not pairs')
     for name, text in (('lq', 'low-quality images'), ('hq', 'high-quality images')):
@@ -292,6 +309,7 @@ def _add_making(command, seed, kind, device):
     g.add_argument('--epochs', type=number(float, 0, above=True), metavar='N', help='budget: times through the low-quality images')
     g.add_argument('--steps', type=number(int, 1), metavar='N', help='budget: batches')
     g.add_argument('--minutes', type=number(float, 0, above=True), metavar='M', help='budget: minutes; 10 where no budget is given')
+    c.add_argument('--lr', type=number(float, 0, above=True), metavar='R', help="learning rate of the generator; default: the library's")
     c.add_argument('--seed', **seed); c.add_argument('--device', **device)
     c.add_argument('--resume', action='store_true', help='go on with the run in --out; the budget counts from its beginning')
     c.add_argument('--valid-lq', type=Path, metavar='DIR', help='validation images; default: a tenth of --lq is kept out of training')

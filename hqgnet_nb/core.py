@@ -65,8 +65,29 @@ def _tidy(img, path):
     return np.ascontiguousarray(img)
 
 # %% ../nbs/00_core.ipynb #5dc6d20c
+# what turns an image upright, by its EXIF or TIFF orientation; 1 is upright
+_UPRIGHT = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
+            6: lambda a: np.rot90(a, 3), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90}
+
+def _upright(img, orientation): return np.ascontiguousarray(_UPRIGHT.get(int(orientation), _UPRIGHT[1])(img))
+
+def _from_tiff(path):
+    "The pixels of a TIFF, upright; None where Pillow knows more (8 bits: palette, CMYK, YCbCr); `ImageError` for stacks"
+    import tifffile
+    with tifffile.TiffFile(path) as t:
+        page = t.pages[0]; kind = page.photometric.name; turn = page.tags.valueof('Orientation', 1)
+        frames = sum(not p.is_reduced for p in t.pages)                # smaller copies of the same image are no frames
+        if frames > 1 or t.series[0].size > page.size: raise ImageError(f'{path}: holds several frames; save one of them as a file of its own')
+        plain = kind in ('RGB', 'MINISBLACK', 'MINISWHITE')
+        if page.dtype == np.uint8 and not (plain and page.bitspersample == 8): return None
+        if not plain: raise ImageError(f'{path}: {page.dtype} pixels of kind {kind}; save it as grey or RGB')
+        img = page.asarray()
+        if kind == 'MINISWHITE': img = 1 - img if img.dtype.kind == 'f' else img ^ img.dtype.type(2**page.bitspersample - 1)
+        return _upright(_tidy(img, path), turn)
+
+# %% ../nbs/00_core.ipynb #889f56bd
 def read_image(
-    path, # an image file
+    path, # an image file; up to 179 megapixels (Pillow's limit), a TIFF of more than 8 bits of any size
 ) -> np.ndarray: # HxW or HxWx3; uint8, uint16, or float32 in [0, 1]
     "The pixels of an image file, no bit lost, upright; `ImageError` where that cannot be had [our reading]"
     path = Path(path)
@@ -75,17 +96,16 @@ def read_image(
         from PIL import Image
         suffix = path.suffix.lower()
         if suffix in ('.tif', '.tiff'):
-            import tifffile
-            with tifffile.TiffFile(path) as t:
-                if t.pages[0].photometric.name in ('RGB', 'MINISBLACK') and t.pages[0].tags.get('Orientation', None) in (None, 1) \
-                        or t.pages[0].dtype != np.uint8: return _tidy(t.asarray(), path)
+            img = _from_tiff(path)
+            if img is not None: return img
         with warnings.catch_warnings():
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             with Image.open(path) as im:
-                deep_rgb = im.format == 'PNG' and path.read_bytes()[24:26] in (b'\x10\x02', b'\x10\x06')
-                if not deep_rgb: return _tidy(_from_pillow(im), path)
+                deep = im.format == 'PNG' and path.read_bytes()[24:26] in (b'\x10\x02', b'\x10\x04', b'\x10\x06')   # RGB, grey + alpha, RGBA
+                if not deep: return _tidy(_from_pillow(im), path)
+                turn = im.getexif().get(0x0112, 1)
         import imagecodecs
-        return _tidy(imagecodecs.png_decode(path.read_bytes()), path)
+        return _upright(_tidy(imagecodecs.png_decode(path.read_bytes()), path), turn)
     except (ImageError, MemoryError): raise
     except Exception as e:
         why = (str(e).splitlines() or [''])[0][:120]

@@ -198,26 +198,27 @@ def degrade(
 # %% ../nbs/02_degrade.ipynb #f74d33d5
 def degrade_folder(
     src, # folder of good images, or one file
-    out, # folder to be written: the same stems as .png, and degradations.json
+    out, # folder to be written: the same sub-folders and stems, as .png, and degradations.json
     kind='fundus', # 'fundus'; the other kinds are not there yet
     seed=0, # non-negative integer
     progress=None, # a function that wraps the files as they are gone through, such as tqdm
 ) -> tuple: # number of files written, list of (path, message) for those that failed
     "Spoil every image of a folder and record how; `UserError` where nothing can be begun [our reading]"
     sample_params(kind, seed)                                          # bad arguments before the first file, not after it
-    src, out, files = Path(src), Path(out), list_images(src)
-    folder = (src if src.is_dir() else src.parent).resolve()
+    src, out, files = Path(src).expanduser(), Path(out).expanduser(), list_images(src)
+    base = src if src.is_dir() else src.parent; folder = base.resolve()
     if out.resolve() == folder or (src.is_dir() and folder in out.resolve().parents):
         raise UserError(f'{out}: lies in the folder of good images; choose another folder for the result')
     done, failures = {}, []
     for f in (progress or iter)(files):
         try:
-            if f'{f.stem}.png' in done: raise ImageError(f'{f}: another image has this stem; rename one of them')
+            name = f.relative_to(base).with_suffix('').as_posix()
+            if f'{name}.png' in done: raise ImageError(f'{f}: another image has this stem; rename one of them')
             img = read_image(f)
-            params = sample_params(kind, int(rng(seed, 'degrade', f.stem).integers(2**31)))
+            params = sample_params(kind, int(rng(seed, 'degrade', name).integers(2**31)))
             deep = img.dtype if img.dtype.kind == 'u' else np.uint8
-            write_image(out/f'{f.stem}.png', to_uint(degrade(img, params), deep))
-            done[f'{f.stem}.png'] = params
+            write_image(out/f'{name}.png', to_uint(degrade(img, params), deep))
+            done[f'{name}.png'] = params
         except (UserError, MemoryError, ValueError, OSError) as e: failures.append((f, str(e) or type(e).__name__))
-    write_json(out/'degradations.json', done)
+    if done: write_json(out/'degradations.json', done)
     return len(done), failures

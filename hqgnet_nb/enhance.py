@@ -88,6 +88,7 @@ class Enhancer:
         device='auto', # 'auto', 'cpu' or 'cuda'
         config=None, # the run's configuration, a dict, kept as it is
     ):
+        if net.head == 'sigmoid': raise UserError("a network with head='sigmoid' gives no change to apply; train one with head='anchored'")
         if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
         try: self.net = net.to(device).eval()
         except (RuntimeError, AssertionError) as e: raise UserError(f'device {device!r} cannot be used here; choose cpu') from e
@@ -98,7 +99,7 @@ class Enhancer:
         path, # a run's folder, or its model.safetensors with config.json beside it
         device='auto', # 'auto', 'cpu' or 'cuda'
     ): # an `Enhancer`
-        "An `Enhancer` with a run's weights; `UserError` for what is not a run"
+        "An `Enhancer` with a run's weights; `UserError` for what is not a run [our reading]"
         net, config = load_net(path)
         if not isinstance(config.get('size'), int) or config['size'] < 16: raise UserError(f'{path}: config.json names no training size')
         return cls(net, config['size'], device, config)
@@ -106,7 +107,7 @@ class Enhancer:
     def small(self,
         img, # HxW or HxWx3 array
     ): # 1 x C x h x w image, 1 x 1 x h x w field of view, on the network's device
-        "The image at its working size, as training saw images"
+        "The image at its working size, as training saw images [our reading]"
         size = working_size(*img.shape[:2], self.size)
         img = shrink(img, size); fov = fov_mask(img).astype(np.float32)
         x = self.fit(to_tensor(resize(img, size)))
@@ -115,7 +116,7 @@ class Enhancer:
     def fit(self,
         x, # 1 x 1 or 3 x H x W
     ): # 1 x C x H x W
-        "The image with the network's number of channels: grey repeated, colour as luma"
+        "The image with the network's number of channels: grey repeated, colour as luma [our reading]"
         if x.shape[1] == self.channels: return x
         return x.expand(-1, 3, -1, -1) if self.channels == 3 else (x*x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
@@ -123,7 +124,7 @@ class Enhancer:
     def guide_code(self,
         guide=None, # None: the stored average; an image array; a file or folder; a list of these; or a code, 1 x z_dim
     ): # 1 x z_dim
-        "The code to steer by: the mean over the guides; `UserError` for a guide that cannot be read"
+        "The code to steer by: the mean over the guides; `UserError` for a guide that cannot be read [our reading]"
         if guide is None: return self.net.mean_code
         if isinstance(guide, torch.Tensor):
             if guide.shape == self.net.mean_code.shape: return guide.to(self.device)
@@ -142,7 +143,7 @@ class Enhancer:
         guide=None, # as for `guide_code`
         quality='fast', # 'fast' or 'full'
     ): # a function (rows, cols) -> 1 x C x rows x cols tensor
-        "The change of the logit, window by window"
+        "The change of the logit, window by window [our reading]"
         H, W = img.shape[:2]; code = self.guide_code(guide); stats = {}
         x, fov = self.small(img)
         delta = self.net(x, code=code, strength=strength, fov=fov, stats=stats, full=True).delta
