@@ -340,7 +340,8 @@ class HQGLearner(Learner):
     def state(self):
         "All that a run is, as tensors, numbers and strings"
         sd = lambda o: o.state_dict()
-        return dict(settings=self.settings, step=self.game.step, seconds=float(self.elapsed()), net=sd(self.model), disc=sd(self.game.disc), d_opt=sd(self.game.d_opt),
+        return dict(settings=self.settings, step=self.game.step, seconds=float(self.elapsed()),
+                    net=sd(self.model), disc=sd(self.game.disc), d_opt=sd(self.game.d_opt),
                     opt=None if self.opt is None else sd(self.opt.opt), ema=None if self.ema.net is None else sd(self.ema.net),
                     rows=[{k: v if isinstance(v, (int, str)) else float(v) for k, v in r.items()} for r in self.history.rows])
 
