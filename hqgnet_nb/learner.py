@@ -180,6 +180,7 @@ class Budget(Callback):
         if not self.valid_now: raise CancelValidException
     def after_epoch(self):
         if self.over: raise CancelFitException
+    def after_fit(self): self.learn.seconds0, self.t0 = self.seconds, time.monotonic()
 
 # %% ../nbs/10_learner.ipynb #f11e5768
 COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'psnr', 'active_z', 'active_y', 'separation']
@@ -332,8 +333,8 @@ class HQGLearner(Learner):
         finally:
             self.fitting = False
             if self.ema.swapped: self.ema.swap()
-            budget = getattr(self, 'budget', None)
-            if budget is not None: self.seconds0 = budget.seconds; self.remove_cbs([cb for cb in self.cbs if isinstance(cb, (Budget, Checkpoint))])
+            if hasattr(self, 'budget'): self.budget.after_fit()      # an error went past it
+            self.remove_cbs([cb for cb in self.cbs if isinstance(cb, (Budget, Checkpoint))])
             if hasattr(self, 'progress'): self.progress.after_fit()
             self.dls.train.start, self.dls.train.n = 0, self.epoch_batches*self.dls.train.bs
 
