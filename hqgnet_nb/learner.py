@@ -262,7 +262,7 @@ class HQGProgress(ProgressCallback):
         if not self.training or self.bar is None: return
         b = getattr(self.learn, 'budget', None)
         self.bar.n = int(1000*b.frac) if b else self.bar.n + 1
-        self.bar.set_postfix_str(f'step {self.game.step}  loss {float(self.loss):.3f}', refresh=False); self.bar.update(0)
+        self.bar.set_postfix_str(f'step {self.game.step}  loss {float(self.loss.detach()):.3f}', refresh=False); self.bar.update(0)
     def after_fit(self):
         if self.bar is not None: self.bar.refresh(); self.bar.close(); self.bar = None
 
