@@ -12,7 +12,7 @@ import numpy as np, torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.torch_core import TensorImage, TensorMask
-from .core import UserError, ImageError, fov_mask, list_images, read_image, resize, rng, show_images, to_float
+from .core import UserError, ImageError, fov_mask, list_images, luma, read_image, resize, rng, show_images, to_float, to_uint
 
 # %% ../nbs/03_data.ipynb #418bbe38
 class ImageSet:
@@ -39,7 +39,7 @@ class ImageSet:
     def _fit(self, i):
         "HxWxC with the set's number of channels"
         if self.channels == 3: return np.stack([i]*3, -1) if i.ndim == 2 else i
-        return (i if i.ndim == 2 else np.rint(i @ np.array([.299, .587, .114])).astype(np.uint8))[..., None]
+        return (i if i.ndim == 2 else to_uint(luma(i)))[..., None]
 
     def __len__(self): return len(self.imgs)
 
