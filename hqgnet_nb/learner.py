@@ -468,6 +468,5 @@ def train_folders(
     except KeyboardInterrupt as e:
         kept = f'{ckpt} is kept: go on with --resume' if ckpt.exists() else 'there was no checkpoint yet'
         raise KeyboardInterrupt(f'stopped at step {learn.game.step}; {kept}') from e
-    save_net(learn.best_net(), out, **settings, steps=learn.game.step, seconds=round(learn.elapsed(), 1), loss=learn.game.crit.config,
-             wavelet_levels=list(learn.game.crit.levels))
+    save_net(learn.best_net(), out, **settings, steps=learn.game.step, seconds=round(learn.elapsed(), 1), loss=learn.game.crit.config)
     return learn
