@@ -6,7 +6,7 @@ import pytest, yaml
 import gate
 
 EXTRAS = 'medical metrics seg export app distributed course dev'.split()
-CARDS = 'phantoms retina eyeq drive ccm cvc_clinicdb'.split()
+CARDS = 'phantoms retina eyeq drive chase_db1 hrf ccm corn2 kvasir_seg cvc_clinicdb'.split()
 HEADINGS = ['What', 'How many', 'LQ and HQ', 'Masks', 'Source', 'Terms', 'Folder layout', 'Splitting']
 
 @pytest.fixture(scope='module')
