@@ -130,7 +130,9 @@ def ticker():
         def after_validate(self):
             rows = [r for r in self.learn.history.rows if r['split'] == 'valid']
             if rows and rows[-1]['step'] == self.learn.game.step:
-                show = [f'{k} {rows[-1][k]:.3f}' for k in ('total', 'psnr', 'separation') if k in rows[-1]]
+                show = [f'{k} {rows[-1][k]:.3f}' for k in ('total', 'psnr', 'separation', 'score') if k in rows[-1]]
+                left = self.learn.budget.left if hasattr(self.learn, 'budget') else None
+                if left: show.append(f'{left/60:.1f} minutes left')
                 say(f'step {rows[-1]["step"]}, {rows[-1]["seconds"]/60:.1f} minutes, {", ".join(show)}')
     return Ticker()
 
@@ -138,7 +140,7 @@ def train(
     **arguments, # those of `train_folders`
 ): # the `HQGLearner`
     "The learner after `train_folders`, with a bar or a log [our reading]"
-    from hqgnet_nb.learner import train_folders
+    from hqgnet_nb.train import train_folders
     bar = sys.stderr.isatty()
     return train_folders(bar=bar, cbs=None if bar else [ticker()], **arguments)
 
@@ -158,9 +160,14 @@ def _run_train(a):
         from hqgnet_nb.core import UserError
         raise UserError('--valid-ref needs --valid-lq, the images that it is the reference of')
     learn = train(lq=a.lq, hq=a.hq, out=a.out, preset=a.preset, size=a.size, epochs=a.epochs, steps=a.steps, minutes=a.minutes, seed=a.seed,
-                  device=a.device, resume=a.resume, valid_lq=a.valid_lq, valid_ref=a.valid_ref, **({} if a.lr is None else dict(lr=a.lr)))
-    print(f'trained for {learn.game.step} steps, {learn.elapsed()/60:.1f} minutes\nweights   {a.out/"model.safetensors"}\n'
-          f'settings  {a.out/"config.json"}\nlog       {a.out/"history.csv"}\npictures  {a.out/"samples"}\nuse them  hqgnet enhance {a.out} INPUT OUT')
+                  device=a.device, resume=a.resume, valid_lq=a.valid_lq, valid_ref=a.valid_ref, choose=a.choose, patience=a.patience, mixed=a.mixed,
+                  **({} if a.lr is None else dict(lr=a.lr)))
+    if int(os.environ.get('RANK', 0)): return 0                # the first of several processes speaks
+    from hqgnet_nb.summary import summarise
+    kept = f', the weights of step {learn.best["step"]} kept' if learn.choose == 'rule' and learn.best and learn.best['step'] != learn.game.step else ''
+    print(f'trained for {learn.game.step} steps, {learn.elapsed()/60:.1f} minutes{kept}\nweights   {a.out/"model.safetensors"}\n'
+          f'settings  {a.out/"config.json"}\nlog       {a.out/"history.csv"}\npictures  {a.out/"samples"}\nuse them  hqgnet enhance {a.out} INPUT OUT\n')
+    print('\n'.join(summarise(learn)))
     return 0
 
 # %% ../nbs/17_cli.ipynb #06c4a4a9
@@ -310,6 +317,10 @@ def _add_making(command, seed, kind, device):
     g.add_argument('--steps', type=number(int, 1), metavar='N', help='budget: batches')
     g.add_argument('--minutes', type=number(float, 0, above=True), metavar='M', help='budget: minutes; 10 where no budget is given')
     c.add_argument('--lr', type=number(float, 0, above=True), metavar='R', help="learning rate of the generator; default: the library's")
+    c.add_argument('--choose', choices=['rule', 'last'], default='rule',
+                   help='weights to keep: of the validation that a rule without references likes best, or the last')
+    c.add_argument('--patience', type=number(int, 1), metavar='N', help='end early after N validations that the rule likes no better')
+    c.add_argument('--mixed', action='store_true', help='half precision; faster on a GPU')
     c.add_argument('--seed', **seed); c.add_argument('--device', **device)
     c.add_argument('--resume', action='store_true', help='go on with the run in --out; the budget counts from its beginning')
     c.add_argument('--valid-lq', type=Path, metavar='DIR', help='validation images; default: a tenth of --lq is kept out of training')

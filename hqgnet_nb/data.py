@@ -21,11 +21,14 @@ INSIDE, TRIES = .6, 8                           # a crop of a finer level shows 
 
 def _bytes(img, size): return np.rint(resize(img, size)*255).astype(np.uint8)
 
-def _pyramid(img, size, levels):
-    "[(image, field of view)] as bytes, level 0 a square of `size`, the others in the image's own proportions"
+def _pyramid(img, size, levels, least):
+    "[(image, field of view)] as bytes, level 0 a square, the others in the image's own proportions, the last perhaps as it is"
     short, longest = min(img.shape[:2]), max(img.shape[:2])
     fov = fov_mask(img if longest <= 512 else resize(img, tuple(max(1, round(s*512/longest)) for s in img.shape[:2]))).astype(np.float32)
-    sizes = [(size, size), *(tuple(round(s*size*2**k/short) for s in img.shape[:2]) for k in range(1, levels + 1) if size*2**k <= short)]
+    size = min(size, max(least, short)); shorts = [size]      # a small image is not blown up to be cropped again
+    for k in range(1, levels + 1):
+        if min(size*2**k, short) > 1.2*shorts[-1]: shorts.append(min(size*2**k, short))
+    sizes = [(size, size), *(tuple(round(s*n/short) for s in img.shape[:2]) for n in shorts[1:])]
     return [(_bytes(img, s), _bytes(fov, s)) for s in sizes]
 
 def list_items(
@@ -46,12 +49,13 @@ class ImageSet:
     "Images of a folder (or list) in memory with their fields of view, whole and at finer levels [our reading]"
     def __init__(self,
         source, # a folder (nested or not), or a list of files, folders, HxW / HxWx3 arrays or CxHxW tensors
-        size, # side of level 0, the whole image as a square, pixels
+        size, # side of level 0, the whole image as a square, pixels; less, down to `least`, where the image has less
         channels=None, # 1 or 3; None: 1 where all images are grey, else 3
         role='image', # what these are, for error messages
-        levels=0, # finer levels at most; level k has a shorter side of size*2^k, where the original has that many pixels
+        levels=0, # finer levels at most; level k has a shorter side of size*2^k, or that of the original where that is less
         max_bytes=1.5e9, # memory; where all levels would take more, the finest are left out
         crop=False, # True: without black borders; a list: cut to these boxes, one for each image, from another set's `boxes`
+        least=None, # smallest side of level 0, pixels; None: `size`
     ):
         items = list_items(source)
         self.items, self.failures, self.pyramids, self.boxes, self.size, self.levels, self.nbytes = [], [], [], [], size, levels, 0
@@ -59,7 +63,7 @@ class ImageSet:
             try: img = _pixels(it, k)
             except ImageError as e: self.failures.append((it, str(e))); continue
             self.boxes.append((0., 1., 0., 1.) if not crop else fov_box(img) if crop is True else crop[k])
-            self.items.append(it); self.pyramids.append(_pyramid(crop_black(img, self.boxes[-1]), size, self.levels))
+            self.items.append(it); self.pyramids.append(_pyramid(crop_black(img, self.boxes[-1]), size, self.levels, least or size))
             self.nbytes += sum(a.nbytes for pair in self.pyramids[-1] for a in pair)
             while self.nbytes > max_bytes and self.levels: self._drop()
         if not self.items: raise UserError(f'{role}: none of {len(items)} file(s) could be read; the first said: {self.failures[0][1]}' if items
@@ -112,7 +116,7 @@ class ImageSet:
         "Image k and its field of view, at the training size"
         if generator is not None: return self.crop(k, size, generator, draw_level(self.finer(k), p_whole, generator))[:2]
         img, fov = self.pyramids[k][0]
-        return self._tensors(*(a if self.size == size else _bytes(a, size) for a in (img, fov)))
+        return self._tensors(*(a if fov.shape == (size, size) else _bytes(a, size) for a in (img, fov)))
 
     def _tensors(self, img, fov):
         "Bytes as float tensors, the image with the set's number of channels"
@@ -221,11 +225,11 @@ def unpaired_dls(
     group=None, # file -> group, such as `patient`: what `valid_pct` keeps out, it keeps out as a group; None: files of one stem
 ): # fastai `DataLoaders`
     "Training and validation loaders of unpaired images: x is (LQ, fov), y is (HQ, fov) [abstract: unpaired]"
-    room = max(size + 2, round(size*1.1))                     # the margin that random crops move in
+    room = max(size + 2, round(size*1.1))                     # the margin that random crops move in, where images have the pixels
     held = valid_lq is None
     if held: lq, valid_lq = hold_out(lq, valid_pct, group, seed)
-    train = ImageSet(lq, room, channels, 'low-quality images', levels, max_bytes/2, crop)
-    good = ImageSet(hq, room, channels, 'high-quality images', train.levels, max_bytes - train.nbytes, crop)
+    train = ImageSet(lq, room, channels, 'low-quality images', levels, max_bytes/2, crop, size)
+    good = ImageSet(hq, room, channels, 'high-quality images', train.levels, max_bytes - train.nbytes, crop, size)
     ch = train.channels = good.channels = max(train.channels, good.channels)
     try: valid, lost = ImageSet(valid_lq, size, ch, 'validation images', crop=crop), []
     except UserError as e:                                    # of the few that were held out none can be read: look at training images instead

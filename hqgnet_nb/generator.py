@@ -37,21 +37,22 @@ class Enhanced(NamedTuple):
     vy: tuple                  # (mu, logvar) of v_y, each B x y_dim
     feats: list                # the generator's encoder features of the input
     guide_feats: list          # the guidance encoder's features of the input
+    doubt: torch.Tensor        # B x 1 x H x W, log of the error expected at full strength
 
 # %% ../nbs/07_generator.ipynb #fd5392c3
 class HQGNet(nn.Module):
-    "Generator, HQ guidance encoder and stored average HQ code [figure; the anchored head and what it needs: our reading]"
+    "Generator, HQ guidance encoder and stored average HQ code [figure; head, gate and doubt: our reading]"
     def __init__(self,
         channels=3, # of the images, 1 or 3
         widths=(16, 32, 64, 96), # channels of the four encoder stages
         guide_widths=(12, 24, 48, 64), # channels of the guidance encoder's stages
         z_dim=64, # length of v_z [figure]
         y_dim=16, # length of v_y [figure]
-        head='anchored', # 'anchored': a change of the logit, zero at strength 0; 'sigmoid': the figure's plain sigmoid
+        head='gated', # 'gated' or 'difference': a change of the logit, zero at strength 0; 'sigmoid': the figure's plain sigmoid
         n_probe=0, # numbers that the training-time probe reads from a code
     ):
         super().__init__()
-        if head not in ('anchored', 'sigmoid'): raise ValueError(f"head is 'anchored' or 'sigmoid', not {head!r}")
+        if head not in ('gated', 'difference', 'sigmoid'): raise ValueError(f"head is 'gated', 'difference' or 'sigmoid', not {head!r}")
         self.config = dict(channels=channels, widths=list(widths), guide_widths=list(guide_widths), z_dim=z_dim, y_dim=y_dim,
                            head=head, n_probe=n_probe)
         w1, w2, w3, w4 = widths
@@ -62,12 +63,16 @@ class HQGNet(nn.Module):
         self.decoder = nn.ModuleList(ResBlock(i, o) for i, o in io)
         self.vin = nn.ModuleList(VIN(o, z_dim + y_dim) for _, o in io)
         self.out = nn.Conv2d(w1, channels, 1)
+        self.gate = nn.Linear(z_dim, 8, bias=False)
+        nn.init.normal_(self.gate.weight)
+        self.doubt = nn.Conv2d(w1, 1, 3, padding=1, padding_mode='replicate')
+        nn.init.zeros_(self.doubt.weight); nn.init.constant_(self.doubt.bias, -3.)
         self.probe = nn.Linear(z_dim, n_probe) if n_probe else None
         self.register_buffer('mean_code', torch.zeros(1, z_dim))
 
     @property
     def head(self):
-        "'anchored' or 'sigmoid'"
+        "'gated', 'difference' or 'sigmoid'"
         return self.config['head']
 
     def features(self,
@@ -92,18 +97,18 @@ class HQGNet(nn.Module):
 
     def decode(self,
         feats, # the result of `features`
-        first, # the first decoder stage's block, which no code has touched yet: B x widths[2] x H/8 x W/8
         v, # B x (z_dim + y_dim), the code v_c
         mask=None, # B x 1 x H x W, which positions count for statistics
         stats=None, # a dictionary: empty, it is filled with the statistics; filled, they are used
-        tag='', # which of the two decodes this is, in `stats`
-    ): # B x C x H x W, unbounded
-        "The decoder's output h(y, v) [figure]"
-        h = first
+        tag='v', # the name of this decode in `stats`
+    ): # B x widths[0] x H x W
+        "The decoder's last features, from which the 1×1 convolution makes h(y, v) [figure]"
+        h = F.avg_pool2d(feats[-1], 2)
         for k, (block, vin) in enumerate(zip(self.decoder, self.vin)):
-            if k: h = block(torch.cat([F.interpolate(h, scale_factor=2, mode='bilinear', align_corners=False), feats[3 - k]], 1))
+            h = F.interpolate(h, scale_factor=2, mode='bilinear', align_corners=False)
+            h = block(torch.cat([h, feats[3 - k]], 1) if k else h)
             h = vin(h, v, mask, _keep(stats, f'{tag}{k}', lambda: norm_stats(h, mask)))   # noqa: B023  called at once
-        return self.out(F.leaky_relu(h, .2))
+        return F.leaky_relu(h, .2)
 
     def forward(self,
         lq, # B x C x H x W in [0, 1], the low-quality images y; any size
@@ -128,19 +133,24 @@ class HQGNet(nn.Module):
         vy = _keep(stats, 'vy', lambda: self.input_code(x, mask, feats))
         v0, v1, u = gy[0], draw_code(*gz, sample).expand(B, -1), draw_code(*vy, sample)
         v = v0 + alpha*(v1 - v0)
-        # the first block sees no code, so the two decodes share it
-        first = self.decoder[0](F.interpolate(F.avg_pool2d(feats[-1], 2), scale_factor=2, mode='bilinear', align_corners=False))
-        h = self.decode(feats, first, torch.cat([v, u], 1), mask, stats, 'v')
-        if self.head == 'sigmoid':
-            out, delta = torch.sigmoid(h), h
+        last = self.decode(feats, torch.cat([v, u], 1), mask, stats)
+        h = self.out(last)
+        if self.head == 'gated': h = h*(alpha*torch.tanh(2*_rms(self.gate(v1 - v0))))[..., None, None]
+        if self.head == 'difference': h = h - self.out(self.decode(feats, torch.cat([v0, u], 1), mask, stats, '0'))
+        if self.head == 'sigmoid': out, delta = torch.sigmoid(h), h
         else:
-            h = h - self.decode(feats, first, torch.cat([v0, u], 1), mask, stats, '0')
             delta = torch.where(alpha[..., None, None] == 0, 0., MAX_DELTA*torch.tanh(h/MAX_DELTA))
             out = apply_delta(x, delta)
         out, delta = out[..., :H, :W], delta[..., :H, :W]
-        return Enhanced(out, delta, v, gz, gy, vy, feats, guide_feats) if full else out
+        if not full: return out
+        # the doubt reads the features and does not shape them
+        return Enhanced(out, delta, v, gz, gy, vy, feats, guide_feats, self.doubt(last.detach())[..., :H, :W])
 
 # %% ../nbs/07_generator.ipynb #33c94396
+def _rms(x):
+    "Root mean square over the last axis, with a gradient at 0, where it is exactly 0"
+    return (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() - 1e-3
+
 def _keep(stats, key, compute):
     "What `stats` holds under `key`; computed, and stored there, where it does not yet; just None or computed without `stats`"
     if stats is None: return compute() if key in ('gy', 'vy') else None

@@ -55,6 +55,7 @@ def masked_moments(
     dims=(2, 3), # what is averaged over; (1, 2, 3) joins the channels
 ): # (mean, variance), each B x C x 1 x 1 (or B x 1 x 1 x 1)
     "Mean and biased variance over the positions that count [our reading]"
+    if x.dtype in (torch.float16, torch.bfloat16): x = x.float()       # squares would overflow, and sums lose what they add
     if mask is None: return x.mean(dims, keepdim=True), x.var(dims, correction=0, keepdim=True)
     w = fit_mask(mask, x).expand(-1, x.shape[1] if 1 in dims else 1, -1, -1)
     total = w.sum(dims, keepdim=True).clamp_min(1e-6)
@@ -73,7 +74,7 @@ class GuidanceEncoder(nn.Module):
         ni = [2*channels, *widths[:-1]]                   # the image and its detail
         self.stages = nn.ModuleList(ResBlock(i, o, first=k == 0) for k, (i, o) in enumerate(zip(ni, widths)))
         self.head = nn.Linear(2*widths[-1], 2*z_dim)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.bias); nn.init.constant_(self.head.bias[z_dim:], -4.)      # the noise of a code begins well below its differences
 
     def features(self,
         x, # B x channels x H x W in [0, 1]

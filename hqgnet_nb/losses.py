@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'to_luma', 'band_mismatch', 'wavelet_content', 'frozen_call', 'encoder_content', 'style_stats', 'n_style',
-           'code_loss', 'HQGLoss']
+           'code_loss', 'restoration_loss', 'doubt_loss', 'HQGLoss']
 
 # %% ../nbs/09_losses.ipynb #45928885
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -111,8 +111,35 @@ def code_loss(
     tell = F.softplus(lq[:, 0]).mean() + F.softplus(-hq[:, 0]).mean()
     return tell + F.mse_loss(lq[:, 1:], style_lq) + F.mse_loss(hq[:, 1:], style_hq)
 
+# %% ../nbs/09_losses.ipynb #c138931e
+def restoration_loss(
+    x, z, # B x C x H x W in [0, 1]: the restored and the good image
+    fov=None, # B x 1 x H x W: where it counts
+    wavelet='db2', # any discrete wavelet of PyWavelets
+    levels=3, # how many bands
+): # scalar
+    "How far a restored image is from the good one: pixels, wavelet bands, 1 - SSIM in windows of 7 pixels [our reading]"
+    mean = lambda t: masked_moments(t, fov)[0].mean()
+    a, b = to_luma(x), to_luma(z)
+    bands = wavedec2(torch.cat([a - b]), wavelet, levels, 'symmetric')[1:]
+    fine = sum(mean(d.flatten(1, 2).abs())/2**(levels - k) for k, d in enumerate(bands))
+    # deviations from a mean first: sums of squares would cancel in 16 bits, and nearly do in 32
+    pool = lambda t: F.avg_pool2d(t, 7, 1, 3, count_include_pad=False)
+    ma, mb = pool(a), pool(b); va, vb, c = pool(a*a) - ma*ma, pool(b*b) - mb*mb, pool(a*b) - ma*mb
+    ssim = (2*ma*mb + 1e-4)*(2*c + 9e-4)/((ma.square() + mb.square() + 1e-4)*(va + vb + 9e-4))
+    return mean((x - z).abs()) + fine + .2*(1 - mean(ssim))
+
+def doubt_loss(
+    doubt, # B x 1 x H x W, log of the expected error
+    x, z, # B x C x H x W in [0, 1]: the restored and the good image
+    fov=None, # B x 1 x H x W: where it counts
+): # scalar
+    "Negative log-likelihood of the error, mean over channels, under a Laplace distribution, but for a constant [our reading]"
+    error = (x.detach() - z).abs().mean(1, keepdim=True)
+    return masked_moments(error*(-doubt).exp() + doubt, fov)[0].mean()
+
 # %% ../nbs/09_losses.ipynb #4dbe3ae9
-WEIGHTS = dict(adv=.5, wavelet=16., encoder=.5, consistency=1., style=1.5, code=.5, kl=.02)
+WEIGHTS = dict(adv=.5, wavelet=4., encoder=.5, consistency=1., style=1.5, code=.5, kl=.02, restore=10., doubt=.1)
 
 class HQGLoss(nn.Module):
     "The generator's total loss L_t and its parts by name [abstract, figure; weights: our reading]"
@@ -120,7 +147,7 @@ class HQGLoss(nn.Module):
         weights=None, # {name: weight}, over `WEIGHTS`; 0 leaves a term out
         gan='bce', # adversarial objective: 'bce', 'hinge' or 'lsgan'
         wavelet='db2', # wavelet of the content term
-        levels=(1, 2, 3), # its levels, 1 the finest
+        levels=(2, 3), # its levels, 1 the finest, which is where noise lives
         free_bits=.05, # nats a code dimension may hold without paying
     ):
         super().__init__()
@@ -142,6 +169,7 @@ class HQGLoss(nn.Module):
         hq_fov=None, # B x 1 x H x W of the guides
         verdicts=None, # B x 1 x h x w, the discriminator's verdicts on out.x; None leaves `adv` out
         alpha=None, # B strengths; None: all 1
+        restored=None, # the network's `Enhanced` for spoiled copies of hq, to be compared with hq; None leaves `restore` and `doubt` out
     ): # (total, {name: value before weighting})
         "The total and its parts"
         w, parts = self.weights, {}
@@ -159,4 +187,6 @@ class HQGLoss(nn.Module):
         if w['style']: parts['style'] = (style_stats(out.x, fov) - torch.lerp(sy, sz, alpha[:, None])).abs().mean()
         if w['code'] and net.probe is not None: parts['code'] = code_loss(net.probe, out.y[0], out.z[0], sy, sz)
         if w['kl']: parts['kl'] = kl_divergence(*out.z, self.free_bits) + kl_divergence(*out.y, self.free_bits) + kl_divergence(*out.vy, self.free_bits)
+        if restored is not None and w['restore']: parts['restore'] = restoration_loss(restored.x, hq, hq_fov)
+        if restored is not None and w['doubt']: parts['doubt'] = doubt_loss(restored.doubt, restored.x, hq, hq_fov)
         return sum(w[k]*v for k, v in parts.items()), parts

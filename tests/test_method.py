@@ -10,7 +10,7 @@ STEPS = 150
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     "A tiny network after a short training on generated eyes, with held-out inputs and good images"
-    from hqgnet_nb.learner import train_folders
+    from hqgnet_nb.train import train_folders
     tmp = tmp_path_factory.mktemp('method')
     for name, n, seed in (('bad', 16, 0), ('good', 16, 1), ('test', 6, 2), ('guides', 6, 3)): write_phantoms(tmp/name, 'fundus', n, size=72, seed=seed)
     for name, out in (('bad', 'lq'), ('test', 'lq_test')): degrade_folder(tmp/name/'images', tmp/out, 'fundus', seed=0)

@@ -1,0 +1,133 @@
+"""HQG-Net, its variants and the classical rows on real images of three modalities: python bench/real.py --minutes 6 --seeds 3
+
+Needs HQGNET_DATA. Images are split by patient, region of the eye, or sequence; copies of two parts are degraded with notebook 02 and serve as LQ images to learn from and,
+with their originals as references, to measure on. Nothing is trained on the test part. Each row of --out is one method on one data set with one seed; what is there already is not
+run again, so a stopped command goes on. One thread for each training: minutes are minutes of one core."""
+import argparse, csv, os, sys, time
+from pathlib import Path
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+import numpy as np, torch
+from fastai.callback.core import Callback
+from hqgnet_nb.baselines import BASELINES
+from hqgnet_nb.core import fov_mask, list_images, luma, read_image, resize, rng, to_float, to_uint, write_image
+from hqgnet_nb.data import number, patient, split_groups, unpaired_dls
+from hqgnet_nb.degrade import degrade_folder
+from hqgnet_nb.enhance import Enhancer
+from hqgnet_nb.generator import HQGNet, save_net
+from hqgnet_nb.learner import HQGLearner, PRESETS
+from hqgnet_nb.losses import HQGLoss, n_style
+from hqgnet_nb.metrics import score
+
+FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'method', 'n', 'psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr', 'best_on_way', 'last_on_way',
+          'active_z', 'separation', 'rho_doubt', 'rho_codes']
+VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary=dict(weights=dict(adv=0.)), no_wavelet=dict(weights=dict(wavelet=0.)),
+                no_style=dict(weights=dict(style=0.)), fine_band=dict(levels=(1, 2, 3)), difference_head=dict(head='difference'),
+                any_corruption=dict(matched=0.), no_r1=dict(r1=0.), strong_r1=dict(r1=.2), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
+                whole_images=dict(levels_of_scale=0))
+
+def parts(kind, root):
+    "Lists of good images: to degrade and learn from, to learn from as they are, to test on; no group in two of them"
+    if kind == 'fundus': return split_groups(list_images(root/'fundus_EyeQ400'/'good'), (.4, .4), patient)
+    if kind == 'endoscopy': return split_groups(list_images(root/'endo_CVC-ClinicDB'/'images'), (.4, .4), lambda f: str(int(number(f))//25))
+    at = lambda *b: [f for f in list_images(root/'ccm_NerveStitcher2_sh'/'hq_proxy') if int(''.join(c for c in f.stem if c.isdigit()))//40 in b]
+    return at(0, 4, 5), at(6, 7), at(10, 11)            # frames of one eye: two blocks lie between those learned from and those tested on
+
+def prepare(kind, root, work, pixels):
+    "Folders lq, hq, test, ref (and drive_test, drive_ref) below work"
+    if (work/'done').exists(): return
+    def copy(files, to, side):
+        for f in files:
+            img = to_float(read_image(f))
+            if kind == 'cornea': img = luma(img)                 # grey stored as three equal channels
+            if side: img = resize(img, side)
+            write_image(work/to/f'{f.stem}.png', to_uint(img))
+    lq, hq, test = parts(kind, root)
+    larger = round(pixels*1.1)
+    copy(lq, 'lq_ref', larger); copy(hq, 'hq', larger); copy(test, 'ref', pixels)
+    if kind == 'fundus': copy(list_images(root/'fundus_DRIVE_train'/'images'), 'drive_ref', pixels)
+    # a seed for each part: the degradations of the test are not those of the training
+    for seed, (a, b) in enumerate((('lq_ref', 'lq'), ('ref', 'test'), ('drive_ref', 'drive_test'))):
+        if (work/a).exists(): degrade_folder(work/a, work/b, kind, seed=100 + seed)
+    (work/'done').touch()
+
+def vessel_masks(root, pixels):
+    "DRIVE's manual vessels by image name"
+    out = {}
+    for f in list_images(root/'fundus_DRIVE_train'/'1st_manual'):
+        m = to_float(read_image(f)); m = m if m.ndim == 2 else m[..., 0]
+        out[f.stem.split('_')[0]] = (resize(m, pixels) if pixels else m) > .5
+    return out
+
+def measure(enhance, work, lq, ref, masks=None):
+    "Mean scores of a function from image to image"
+    rows = []
+    for f in list_images(work/ref):
+        y, good = to_float(read_image(work/lq/f.name)), to_float(read_image(f))
+        m = masks and masks.get(f.stem.split('_')[0])
+        rows.append(score(enhance(y), good, fov=fov_mask(good), vessels=m))
+    return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]} | dict(n=len(rows))
+
+class Way(Callback):
+    "SSIM of the averaged weights, with the average code, at every validation; some test images at the training size"
+    order = 75
+    def __init__(self, pairs): self.pairs, self.ssim = pairs, []
+    def after_validate(self):
+        if not self.learn.fitting or not self.history.rows or (self.ssim and self.ssim[-1][0] == self.game.step) or not self.learn.due: return
+        from hqgnet_nb.metrics import ssim
+        e = Enhancer(self.ema.net, self.dls.size, 'cpu')
+        self.ssim.append((self.game.step, float(np.mean([ssim(e.enhance(y), r, fov_mask(r)) for y, r in self.pairs]))))
+
+def spearman(a, b):
+    "Rank correlation"
+    r = [np.argsort(np.argsort(t.ravel())) for t in (a, b)]
+    return float(np.corrcoef(*r)[0, 1])
+
+def train(kind, work, variant, seed, minutes, steps):
+    "An `Enhancer` and what is to be said about its training"
+    v = dict(VARIANTS[variant]); p = PRESETS['tiny']; torch.set_num_threads(1)
+    dls = unpaired_dls(work/'lq', work/'hq', 128, p['bs'], seed, levels=v.pop('levels_of_scale', 2))
+    crit = HQGLoss(v.pop('weights', None), **{k: v.pop(k) for k in ('levels', 'gan') if k in v})
+    net = HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=1 + n_style(dls.channels), head=v.pop('head')) if 'head' in v else None
+    small = lambda f: resize(to_float(read_image(f)), 128)
+    way = Way([(small(work/'test'/f.name), small(f)) for f in list_images(work/'ref')[:12]])
+    learn = HQGLearner(dls, net=net, crit=crit, seed=seed, cbs=way, **v); learn.remove_cb(learn.progress)
+    learn.train_for(steps=steps, minutes=None if steps else minutes, valid_every=50, choose='last')
+    last = [r for r in learn.history.rows if r['split'] == 'valid'][-1]
+    save_net(learn.best_net(), work/f'{variant}_{seed}', size=128)
+    return Enhancer(learn.best_net(), 128, 'cpu'), dict(steps=learn.game.step, seconds=round(learn.elapsed()), best_on_way=max(s for _, s in way.ssim), last_on_way=way.ssim[-1][1],
+                                                       active_z=last['active_z'], separation=last['separation'])
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--data', default='fundus,cornea,endoscopy'); p.add_argument('--variants', default='base', help=', '.join(VARIANTS))
+    p.add_argument('--minutes', type=float, default=6.); p.add_argument('--steps', type=int); p.add_argument('--seeds', default='0,1,2', help='comma-separated')
+    p.add_argument('--pixels', type=int, default=128, help='side of the images; 0: as they are')
+    p.add_argument('--out', type=Path, default=Path('nbs/results/real.csv')); p.add_argument('--work', type=Path, default=Path('runs/real'))
+    if len(sys.argv) == 1: p.print_usage(); sys.exit(0)
+    a = p.parse_args()
+    if 'HQGNET_DATA' not in os.environ: sys.exit('real: set HQGNET_DATA to the folder of the real images first')
+    root = Path(os.environ['HQGNET_DATA']); a.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {(r['data'], r['pixels'], r['variant'], r['seed']) for r in csv.DictReader(open(a.out))} if a.out.exists() else set()
+    def write(**row):
+        new = not a.out.exists()
+        with open(a.out, 'a', newline='') as f:
+            w = csv.DictWriter(f, FIELDS)
+            if new: w.writeheader()
+            w.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+        print(row['data'], row['variant'], row['seed'], row['method'], *(f'{k} {row[k]:.3f}' for k in ('psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr') if k in row), flush=True)
+    for kind in a.data.split(','):
+        work = a.work/f'{kind}_{a.pixels}'; prepare(kind, root, work, a.pixels)
+        sets = [(kind, 'test', 'ref', None)] + ([('DRIVE', 'drive_test', 'drive_ref', vessel_masks(root, a.pixels))] if kind == 'fundus' else [])
+        if (kind, str(a.pixels), 'classical', '') not in done:
+            good = [to_float(read_image(f)) for f in list_images(work/'hq')]
+            for name, make in BASELINES.items():
+                f = make(good)
+                for d, lq, ref, masks in sets: write(data=d, pixels=a.pixels, variant='classical', seed='', method=name, **measure(f, work, lq, ref, masks))
+        for variant in a.variants.split(','):
+            for seed in map(int, a.seeds.split(',')):
+                if (kind, str(a.pixels), variant, str(seed)) in done: continue
+                e, facts = train(kind, work, variant, seed, a.minutes, a.steps)
+                hq = measure(e.enhance, work, 'ref', 'ref')['psnr']            # good images that were never trained on, put in as they are
+                for d, lq, ref, masks in sets: write(data=d, pixels=a.pixels, variant=variant, seed=seed, minutes=a.minutes, method='HQG-Net', hq_psnr=hq, **facts, **measure(e.enhance, work, lq, ref, masks))
+
+if __name__ == '__main__': main()
