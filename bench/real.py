@@ -17,6 +17,7 @@ from hqgnet_nb.generator import HQGNet, save_net
 from hqgnet_nb.learner import HQGLearner, PRESETS
 from hqgnet_nb.losses import HQGLoss, n_style
 from hqgnet_nb.metrics import score
+import hqgnet_nb.train          # noqa: F401  gives a learner train_for
 
 FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'method', 'n', 'psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr', 'best_on_way', 'last_on_way',
           'active_z', 'separation', 'rho_doubt', 'rho_codes']
@@ -82,12 +83,21 @@ def spearman(a, b):
     r = [np.argsort(np.argsort(t.ravel())) for t in (a, b)]
     return float(np.corrcoef(*r)[0, 1])
 
+def tells_error(e, work, lq, ref, n=12):
+    "Mean rank correlation over images, inside the field of view, of the absolute error with the expected error and with the spread over codes"
+    out = []
+    for f in list_images(work/ref)[:n]:
+        y, good = to_float(read_image(work/lq/f.name)), to_float(read_image(f)); m = fov_mask(good)
+        err = np.abs(e.enhance(y) - good); err = err if err.ndim == 2 else err.mean(-1)
+        out.append([spearman(err[m], u[m]) for u in (e.uncertainty(y), e.spread(y, 6))])
+    return dict(zip(('rho_doubt', 'rho_codes'), map(float, np.mean(out, 0))))
+
 def train(kind, work, variant, seed, minutes, steps):
     "An `Enhancer` and what is to be said about its training"
     v = dict(VARIANTS[variant]); p = PRESETS['tiny']; torch.set_num_threads(1)
     dls = unpaired_dls(work/'lq', work/'hq', 128, p['bs'], seed, levels=v.pop('levels_of_scale', 2))
     crit = HQGLoss(v.pop('weights', None), **{k: v.pop(k) for k in ('levels', 'gan') if k in v})
-    net = HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=1 + n_style(dls.channels), head=v.pop('head')) if 'head' in v else None
+    net = HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=n_style(dls.channels), head=v.pop('head')) if 'head' in v else None
     small = lambda f: resize(to_float(read_image(f)), 128)
     way = Way([(small(work/'test'/f.name), small(f)) for f in list_images(work/'ref')[:12]])
     learn = HQGLearner(dls, net=net, crit=crit, seed=seed, cbs=way, **v); learn.remove_cb(learn.progress)
@@ -128,6 +138,6 @@ def main():
                 if (kind, str(a.pixels), variant, str(seed)) in done: continue
                 e, facts = train(kind, work, variant, seed, a.minutes, a.steps)
                 hq = measure(e.enhance, work, 'ref', 'ref')['psnr']            # good images that were never trained on, put in as they are
-                for d, lq, ref, masks in sets: write(data=d, pixels=a.pixels, variant=variant, seed=seed, minutes=a.minutes, method='HQG-Net', hq_psnr=hq, **facts, **measure(e.enhance, work, lq, ref, masks))
+                for d, lq, ref, masks in sets: write(data=d, pixels=a.pixels, variant=variant, seed=seed, minutes=a.minutes, method='HQG-Net', hq_psnr=hq, **facts, **tells_error(e, work, lq, ref), **measure(e.enhance, work, lq, ref, masks))
 
 if __name__ == '__main__': main()

@@ -10,7 +10,7 @@ from hqgnet_nb.losses import HQGLoss, frozen_call, n_style
 if __name__ == '__main__':
     torch.manual_seed(0)
     p = PRESETS['tiny']; last = torch.channels_last
-    net = HQGNet(3, p['widths'], p['guide_widths'], n_probe=1 + n_style(3)).to(memory_format=last)
+    net = HQGNet(3, p['widths'], p['guide_widths'], n_probe=n_style(3)).to(memory_format=last)
     disc, crit = PatchDiscriminator(3, p['d_widths']).to(memory_format=last), HQGLoss()
     y, z = (torch.rand(p['bs'], 3, p['size'], p['size']).to(memory_format=last) for _ in range(2))
     times = {}

@@ -317,8 +317,8 @@ def _add_making(command, seed, kind, device):
     g.add_argument('--steps', type=number(int, 1), metavar='N', help='budget: batches')
     g.add_argument('--minutes', type=number(float, 0, above=True), metavar='M', help='budget: minutes; 10 where no budget is given')
     c.add_argument('--lr', type=number(float, 0, above=True), metavar='R', help="learning rate of the generator; default: the library's")
-    c.add_argument('--choose', choices=['rule', 'last'], default='rule',
-                   help='weights to keep: of the validation that a rule without references likes best, or the last')
+    c.add_argument('--choose', choices=['last', 'rule'], default='last',
+                   help='weights to keep: the last, or of the validation that a rule without references likes best')
     c.add_argument('--patience', type=number(int, 1), metavar='N', help='end early after N validations that the rule likes no better')
     c.add_argument('--mixed', action='store_true', help='half precision; faster on a GPU')
     c.add_argument('--seed', **seed); c.add_argument('--device', **device)

@@ -63,12 +63,12 @@ class HQGNet(nn.Module):
         self.decoder = nn.ModuleList(ResBlock(i, o) for i, o in io)
         self.vin = nn.ModuleList(VIN(o, z_dim + y_dim) for _, o in io)
         self.out = nn.Conv2d(w1, channels, 1)
-        self.gate = nn.Linear(z_dim, 8, bias=False)
-        nn.init.normal_(self.gate.weight)
+        self.gate, self.quality = nn.Linear(z_dim, 8, bias=False), nn.Linear(z_dim, 1)
+        nn.init.normal_(self.gate.weight); nn.init.zeros_(self.quality.weight); nn.init.constant_(self.quality.bias, -2.)
         self.doubt = nn.Conv2d(w1, 1, 3, padding=1, padding_mode='replicate')
         nn.init.zeros_(self.doubt.weight); nn.init.constant_(self.doubt.bias, -3.)
         self.probe = nn.Linear(z_dim, n_probe) if n_probe else None
-        self.register_buffer('mean_code', torch.zeros(1, z_dim))
+        self.register_buffer('mean_code', torch.zeros(1, z_dim)); self.register_buffer('code_std', torch.zeros(1, z_dim))    # of the HQ images
 
     @property
     def head(self):
@@ -77,11 +77,12 @@ class HQGNet(nn.Module):
 
     def features(self,
         x, # B x C x H x W in [0, 1], sides multiples of 16
+        seen=None, # the result of `with_detail(x)`, where it is known already
     ): # list of B x widths[k] x H/2^k x W/2^k
         "The generator's encoder features, before each pooling"
         feats = []
         for k, stage in enumerate(self.encoder):
-            x = stage(with_detail(x) if k == 0 else F.avg_pool2d(x, 2))
+            x = stage((with_detail(x) if seen is None else seen) if k == 0 else F.avg_pool2d(x, 2))
             feats.append(x)
         return feats
 
@@ -126,7 +127,8 @@ class HQGNet(nn.Module):
         if C != self.config['channels']: raise ValueError(f"this network takes {self.config['channels']} channel(s), the image has {C}")
         x, mask = _pad16(lq, fov)
         alpha = torch.as_tensor(strength, dtype=lq.dtype, device=lq.device).reshape(-1, 1).expand(B, 1)
-        feats, guide_feats = self.features(x), self.guidance.features(x)
+        seen = with_detail(x)                               # both encoders look at the same
+        feats, guide_feats = self.features(x, seen), self.guidance.features(x, seen)
         gy = _keep(stats, 'gy', lambda: self.guidance(x, mask, guide_feats))
         gz = (code, torch.full_like(code, -8.)) if code is not None else self.guidance(*_pad16(hq, hq_fov)) if hq is not None \
             else (self.mean_code, torch.full_like(self.mean_code, -8.))
@@ -135,7 +137,7 @@ class HQGNet(nn.Module):
         v = v0 + alpha*(v1 - v0)
         last = self.decode(feats, torch.cat([v, u], 1), mask, stats)
         h = self.out(last)
-        if self.head == 'gated': h = h*(alpha*torch.tanh(2*_rms(self.gate(v1 - v0))))[..., None, None]
+        if self.head == 'gated': h = h*(alpha*torch.sigmoid(-self.quality(v0))*torch.tanh(2*_rms(self.gate(v1 - v0))))[..., None, None]
         if self.head == 'difference': h = h - self.out(self.decode(feats, torch.cat([v0, u], 1), mask, stats, '0'))
         if self.head == 'sigmoid': out, delta = torch.sigmoid(h), h
         else:

@@ -135,14 +135,14 @@ class Game(Callback):
         "The generator's total; its parts are kept by name"
         fake = augment(pred, torch_rng(self.seed, 'look', self.step)) if self.training else pred
         with self.amp() if self.training else contextlib.nullcontext(): verdicts = frozen_call(self.disc, fake).float()
-        restored = self.restored() if self.crit.weights['restore'] else None
-        total, self.parts = self.crit(self.model, self.enhanced, self.lq, hq, self.fov, self.hq_fov, verdicts, self.alpha, restored)
+        restored, clean = self.restored() if self.crit.weights['restore'] else (None, None)
+        total, self.parts = self.crit(self.model, self.enhanced, self.lq, hq, self.fov, self.hq_fov, verdicts, self.alpha, restored, clean)
         self.parts = {k: v.detach() for k, v in (('total', total), *self.parts.items())}
         if self.training: self.check()
         return total
 
     def restored(self):
-        "The network's result for spoiled copies of the guides, each guided by itself or by the average code"
+        "The network's result for spoiled copies of the guides, each guided by itself or by the average code; and which were not spoiled"
         ds = self.dls.train.dataset
         if self.bank is None: self.bank, self.nearness = match_knobs(ds.lq, ds.hq, ds.size, self.seed)      # a function of data and seed, so no part of the state
         gen, B = torch_rng(self.seed, 'restore' if self.training else 'restore-valid', self.step if self.training else 0), len(self.hq)
@@ -154,7 +154,7 @@ class Game(Callback):
             with torch.no_grad(): net.mean_code.lerp_(mu.mean(0, keepdim=True), max(.02, 1/(self.step + 1))); average([net.mean_code])
         code = torch.where(guideless.to(mu.device)[:, None], net.mean_code, draw_code(mu, logvar, gen if self.training else None))
         with self.amp() if self.training else contextlib.nullcontext():
-            return full_precision(net(spoiled, code=code, sample=gen if self.training else None, fov=self.hq_fov, full=True))
+            return full_precision(net(spoiled, code=code, sample=gen if self.training else None, fov=self.hq_fov, full=True)), clean.to(mu.device)
 
     def check(self):
         "`NotFinite` for the first part of the loss that is not, or the weight behind it, before it can move one"
@@ -232,7 +232,7 @@ def code_report(
     net, # the `HQGNet`
     dls, # from `unpaired_dls`
     n=256, # images of each kind at most, evenly spaced among all
-): # dict(mean_code, active_z, active_y, separation)
+): # dict(mean_code, code_std, active_z, active_y, separation)
     "The average HQ code, how many dimensions of v_z and v_y differ between images, and how far LQ and HQ codes lie apart [our reading]"
     dev, mus = next(net.parameters()).device, []
     ds = dls.train.dataset
@@ -243,7 +243,7 @@ def code_report(
         if s is ds.lq: vy = torch.cat([net.input_code(*b)[0] for b in batches[:8]])
     lq, hq = mus
     spread = (.5*(lq.var(0, correction=0) + hq.var(0, correction=0))).sum().sqrt()
-    return dict(mean_code=hq.mean(0, keepdim=True), active_z=active_dims(torch.cat(mus)),
+    return dict(mean_code=hq.mean(0, keepdim=True), code_std=hq.std(0, correction=0, keepdim=True), active_z=active_dims(torch.cat(mus)),
                 active_y=active_dims(vy), separation=float((hq.mean(0) - lq.mean(0)).norm()/(spread + 1e-8)))
 
 # %% ../nbs/10_learner.ipynb #f11e5768
@@ -309,8 +309,9 @@ class History(Callback):
     def after_validate(self):
         if not self.learn.fitting or not self.sums_v: return       # validate() and get_preds() outside of a fit leave no trace
         rep = code_report(self.ema.net, self.dls)            # of the weights that will be kept, not of those in training
-        self.ema.net.mean_code.copy_(rep['mean_code']); self.model.mean_code.copy_(rep['mean_code'])
-        row = self._row('valid', self.sums_v, **{k: v for k, v in rep.items() if k != 'mean_code'}, **self.more)     # more: of another callback
+        for net in (self.ema.net, self.model):
+            for k in ('mean_code', 'code_std'): getattr(net, k).copy_(rep[k])
+        row = self._row('valid', self.sums_v, **{k: v for k, v in rep.items() if k not in ('mean_code', 'code_std')}, **self.more)     # more: of another callback
         if self.folder: write_image(Path(self.folder)/'samples'/f'step_{self.game.step:06d}.png', sample_sheet(self.pics[:4], self.game.step))
         self.sums_v, self.more = {}, {}
         if self.game.step > 200 and (row['active_z'] < 4 or row['separation'] < .2):
@@ -341,7 +342,7 @@ class HQGLearner(Learner):
     ):
         if preset not in PRESETS: raise UserError(f'preset {preset!r} is not one of {", ".join(PRESETS)}')
         p = PRESETS[preset]; set_seed(seed)
-        net = net or HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=1 + n_style(dls.channels))
+        net = net or HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=n_style(dls.channels))
         disc = disc or PatchDiscriminator(dls.channels, p['d_widths'])
         self.preset, self.seed, self.out, self.seconds0, self.fitting, self.settings = preset, seed, out and Path(out), 0., False, {}
         self.saved = None                                       # (path, step) of the last checkpoint written or read

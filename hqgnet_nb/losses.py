@@ -10,7 +10,7 @@ __all__ = ['WEIGHTS', 'to_luma', 'band_mismatch', 'wavelet_content', 'frozen_cal
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch.func import functional_call
 from .core import LUMA
-from .guidance import fit_mask, masked_moments
+from .guidance import box, fit_mask, masked_moments, with_detail
 from .varnorm import kl_divergence
 from .wavelet import wavedec2
 from .discriminator import g_loss
@@ -28,7 +28,7 @@ def band_mismatch(
     eps=1e-4, # energy (of a coefficient) below which a place counts as flat
 ): # B x 1 x h x w in [0, 2]: 0 the same up to gain, 1 unrelated, 2 turned round
     "How far the local structure of one wavelet band differs, whatever the gain [our reading]"
-    pool = lambda t: F.avg_pool2d(t.sum(1, keepdim=True), window, 1, window//2, count_include_pad=False)
+    pool = lambda t: box(t.sum(1, keepdim=True), window, window//2)
     return 1 - (pool(a*b) + eps)/((pool(a*a) + eps)*(pool(b*b) + eps)).sqrt()
 
 def wavelet_content(
@@ -102,14 +102,17 @@ def n_style(
 
 # %% ../nbs/09_losses.ipynb #1f81da71
 def code_loss(
-    probe, # linear layer: z_dim -> 1 + n_style
+    quality, # linear layer: z_dim -> 1, a logit that is high for good images
+    probe, # linear layer: z_dim -> n_style
     mu_lq, mu_hq, # B x z_dim, code means of inputs and guides
     style_lq, style_hq, # B x n_style
+    mu_spoiled=None, # B x z_dim, code means of spoiled good images
+    clean=None, # B booleans: which of those were left as they were
 ): # scalar
     "How badly a linear probe reads good/bad and the style from the codes [our reading]"
-    lq, hq = probe(mu_lq), probe(mu_hq)
-    tell = F.softplus(lq[:, 0]).mean() + F.softplus(-hq[:, 0]).mean()
-    return tell + F.mse_loss(lq[:, 1:], style_lq) + F.mse_loss(hq[:, 1:], style_hq)
+    tell = F.softplus(quality(mu_lq)).mean() + F.softplus(-quality(mu_hq)).mean()
+    if mu_spoiled is not None: tell = tell + F.binary_cross_entropy_with_logits(quality(mu_spoiled)[:, 0], clean.to(mu_spoiled.dtype))
+    return tell + F.mse_loss(probe(mu_lq), style_lq) + F.mse_loss(probe(mu_hq), style_hq)
 
 # %% ../nbs/09_losses.ipynb #c138931e
 def restoration_loss(
@@ -121,10 +124,9 @@ def restoration_loss(
     "How far a restored image is from the good one: pixels, wavelet bands, 1 - SSIM in windows of 7 pixels [our reading]"
     mean = lambda t: masked_moments(t, fov)[0].mean()
     a, b = to_luma(x), to_luma(z)
-    bands = wavedec2(torch.cat([a - b]), wavelet, levels, 'symmetric')[1:]
+    bands = wavedec2(a - b, wavelet, levels, 'symmetric')[1:]
     fine = sum(mean(d.flatten(1, 2).abs())/2**(levels - k) for k, d in enumerate(bands))
-    # deviations from a mean first: sums of squares would cancel in 16 bits, and nearly do in 32
-    pool = lambda t: F.avg_pool2d(t, 7, 1, 3, count_include_pad=False)
+    pool = lambda t: box(t, 7, 3)
     ma, mb = pool(a), pool(b); va, vb, c = pool(a*a) - ma*ma, pool(b*b) - mb*mb, pool(a*b) - ma*mb
     ssim = (2*ma*mb + 1e-4)*(2*c + 9e-4)/((ma.square() + mb.square() + 1e-4)*(va + vb + 9e-4))
     return mean((x - z).abs()) + fine + .2*(1 - mean(ssim))
@@ -170,6 +172,7 @@ class HQGLoss(nn.Module):
         verdicts=None, # B x 1 x h x w, the discriminator's verdicts on out.x; None leaves `adv` out
         alpha=None, # B strengths; None: all 1
         restored=None, # the network's `Enhanced` for spoiled copies of hq, to be compared with hq; None leaves `restore` and `doubt` out
+        clean=None, # B booleans: which of these copies were not spoiled
     ): # (total, {name: value before weighting})
         "The total and its parts"
         w, parts = self.weights, {}
@@ -177,15 +180,16 @@ class HQGLoss(nn.Module):
         if w['adv'] and verdicts is not None: parts['adv'] = g_loss(verdicts, self.gan, (alpha == 1).to(lq.dtype))
         if w['wavelet']: parts['wavelet'] = wavelet_content(lq, out.x, fov, self.wavelet, self.levels)
         if w['encoder'] or w['consistency']:
-            gx = frozen_call(net.guidance, out.x, method='features')          # one pass serves both terms
+            seen = with_detail(out.x)
+            gx = frozen_call(net.guidance, out.x, seen, method='features')    # one pass serves both terms
         if w['encoder']:
-            ex = frozen_call(net, out.x, method='features')
+            ex = frozen_call(net, out.x, seen, method='features')
             parts['encoder'] = .5*(encoder_content(out.feats[1:], ex[1:], fov) + encoder_content(out.guide_feats[1:], gx[1:], fov))
         if w['consistency']:
             parts['consistency'] = (frozen_call(net.guidance, out.x, fov, gx)[0] - out.v.detach()).abs().mean()
         if w['style'] or w['code']: sy, sz = style_stats(lq, fov), style_stats(hq, hq_fov)
         if w['style']: parts['style'] = (style_stats(out.x, fov) - torch.lerp(sy, sz, alpha[:, None])).abs().mean()
-        if w['code'] and net.probe is not None: parts['code'] = code_loss(net.probe, out.y[0], out.z[0], sy, sz)
+        if w['code'] and net.probe is not None: parts['code'] = code_loss(net.quality, net.probe, out.y[0], out.z[0], sy, sz, *(() if clean is None else (restored.y[0], clean)))
         if w['kl']: parts['kl'] = kl_divergence(*out.z, self.free_bits) + kl_divergence(*out.y, self.free_bits) + kl_divergence(*out.vy, self.free_bits)
         if restored is not None and w['restore']: parts['restore'] = restoration_loss(restored.x, hq, hq_fov)
         if restored is not None and w['doubt']: parts['doubt'] = doubt_loss(restored.doubt, restored.x, hq, hq_fov)

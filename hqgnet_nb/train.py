@@ -268,7 +268,7 @@ def train_folders(
     valid_lq=None, valid_ref=None, # validation images and their references, where there are any
     bar=True, # show progress
     valid_every=None, # steps between validations and checkpoints; None: about ten in the whole
-    choose='rule', # which weights to keep: 'rule' for those of the validation with the lowest score, or 'last'
+    choose='last', # which weights to keep: 'last', or 'rule' for those of the validation with the lowest score
     patience=None, # end early after so many validations without a lower score; None: never
     **learner, # more arguments of `HQGLearner`
 ): # the `HQGLearner`
