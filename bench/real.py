@@ -24,7 +24,7 @@ FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'm
 VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary=dict(weights=dict(adv=0.)), no_wavelet=dict(weights=dict(wavelet=0.)),
                 no_style=dict(weights=dict(style=0.)), fine_band=dict(levels=(1, 2, 3)), difference_head=dict(head='difference'),
                 any_corruption=dict(matched=0.), no_r1=dict(r1=0.), strong_r1=dict(r1=.2), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
-                whole_images=dict(levels_of_scale=0))
+                whole_images=dict(levels_of_scale=0), slow_g=dict(lr=1e-3), less_restore=dict(weights=dict(restore=10.)))
 
 def parts(kind, root):
     "Lists of good images: to degrade and learn from, to learn from as they are, to test on; no group in two of them"

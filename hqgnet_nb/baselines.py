@@ -74,7 +74,7 @@ def flat_field(
     img, # HxW or HxWx3 image, [0, 1] or unsigned integers
     weight=.02, # strength of the total-variation denoising, 0 for none
 ) -> np.ndarray: # float32, same shape
-    "The image divided by its smooth light, then gently denoised [our reading]"
+    "The image divided by its smooth light, then denoised: the row 'flat field' is both steps [our reading]"
     from skimage.restoration import denoise_tv_chambolle
     img = to_float(img); fov = fov_mask(img); k = max(3, round(img.shape[1]/4))
     smooth = lambda a: ndi.uniform_filter(ndi.uniform_filter(ndi.uniform_filter(a, k), k), k)
@@ -198,6 +198,7 @@ def evaluate_folders(
     for r in rows:
         if r['method'] == 'colour matching': r['note'] = f'statistics pooled over {methods["colour matching"].n} images of {hq or ref}' + (
             '' if hq else ', the references themselves, which favours it')
+        if r['method'] == 'flat field': r['note'] = 'divided by its smooth light, then denoised by total variation'
     unmatched = {a: sorted(set(files[a]) - set(keys)) for a in ('pred', 'ref')}
     return dict(rows=rows, images=images, unmatched=unmatched, failed=failed)
 

@@ -85,9 +85,10 @@ def _run_enhance(a):
     "`hqgnet enhance`; returns the exit code"
     from hqgnet_nb.core import ImageError
     from hqgnet_nb.enhance import Enhancer, enhance_folder
-    n_ok, failures = enhance_folder(Enhancer.load(a.run_path, a.device), a.input, a.out, a.strength, a.guide, a.format, a.quality, progress('enhancing'))
+    n_ok, failures = enhance_folder(Enhancer.load(a.run_path, a.device), a.input, a.out, a.strength, a.guide, a.format, a.quality,
+                                    uncertainty=a.uncertainty, progress=progress('enhancing'))
     if failures and a.input.is_file(): raise ImageError(failures[0][1])            # one file is not a batch
-    return finish(n_ok, failures, f'{{n}} in {a.out}')
+    return finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''))
 
 # %% ../nbs/17_cli.ipynb #6f0d7b10
 def _run_evaluate(a):
@@ -281,7 +282,7 @@ def build_parser() -> Parser:
         c = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.', formatter_class=_Help)
         c.set_defaults(run=run); return c
     seed = dict(type=number(int, 0, 2**63 - 1), default=0, metavar='K', help='of everything random')
-    kind = dict(choices=['fundus', 'cornea', 'endoscopy'], default='fundus', help='of images; only fundus so far')
+    kind = dict(choices=['fundus', 'cornea', 'endoscopy'], default='fundus', help='of images: photographs of the retina, micrographs of corneal nerves, frames of a colonoscopy')
     device = dict(choices=['auto', 'cpu', 'cuda'], default='auto', help='where to compute')
     _add_making(command, seed, kind, device); _add_using(command, device)
     return p
@@ -336,11 +337,14 @@ def _add_using(command, device):
     c.add_argument('--guide', type=Path, metavar='FILE_OR_DIR', help='good image or images whose look to take; default: the average of training')
     c.add_argument('--strength', type=number(float, 0, 1), default=1., metavar='A', help='0 is the input, 1 the full effect')
     c.add_argument('--format', choices=['png', 'same'], default='png', help='same: the suffix of the input where it can be written')
-    c.add_argument('--quality', choices=['fast', 'full'], default='fast', help='fast: the change is found on a small copy; full: at full size')
+    c.add_argument('--quality', choices=['auto', 'fast', 'full'], default='auto',
+                   help='fast: the change is found on a small copy; full: its fine part at full size; auto: full up to four times the training size')
+    c.add_argument('--uncertainty', action='store_true',
+                   help='write OUT/uncertainty/NAME.png too: the error the network expects of each pixel, black 0, white 0.25 of the range or more')
     c.add_argument('--device', **device)
     c = command('evaluate', _run_evaluate, 'measure enhanced images against references')
     for name, text in (('pred', 'enhanced images'), ('ref', 'references with the same stems'), ('lq', 'the inputs; adds rows of simple methods'),
-                       ('hq', 'good images for colour matching; default: the references'), ('mask', 'vessel masks; adds vesselness'),
+                       ('hq', 'good images for colour matching; default: the references'), ('mask', 'masks of vessels or nerves; adds vesselness'),
                        ('fov', 'fields of view; default: found in the references')):
         c.add_argument(f'--{name}', type=Path, required=name in ('pred', 'ref'), metavar='DIR', help=text)
     c.add_argument('--json', type=Path, metavar='FILE', help='write all numbers here')

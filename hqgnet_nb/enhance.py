@@ -14,6 +14,7 @@ import torch, torch.nn.functional as F
 from .core import IMAGE_SUFFIXES, LUMA, ImageError, UserError, fov_mask, list_images, read_image, resize, to_float
 from .core import luma, to_tensor, to_uint, torch_rng, write_image
 from .generator import apply_delta, load_net
+from .restore import fingerprint, strangeness
 
 # %% ../nbs/15_enhance.ipynb #f631fd02
 def check_image(
@@ -145,7 +146,7 @@ class Enhancer:
     def guide_code(self,
         guide=None, # None: the stored average; an image array; a file or folder; a list of these; or a code, 1 x z_dim
     ): # 1 x z_dim
-        "The code to steer by: the mean over the guides; `UserError` for a guide that cannot be read [our reading]"
+        "The code to steer by: the mean over the guides; `UserError` for one that cannot be read, a warning for one of another kind [our reading]"
         if guide is None: return self.net.mean_code
         if isinstance(guide, torch.Tensor):
             if guide.shape == self.net.mean_code.shape: return guide.to(self.device)
@@ -153,9 +154,17 @@ class Enhancer:
         if isinstance(guide, (str, Path)): guide = list_images(guide)
         guide = list(guide) if isinstance(guide, (list, tuple)) else [guide]
         if not guide: raise UserError('guide: an empty list; give an image, or None for the stored average')
-        one = lambda g: self.guide_code(g) if isinstance(g, (str, Path)) and not Path(g).is_file() else \
-            self.net.guidance(*self.small(check_image(read_image(g) if isinstance(g, (str, Path)) else g, 'guide')))[0]
-        return torch.cat([one(g) for g in guide]).mean(0, keepdim=True)
+        return torch.cat([self._code_of(g) for g in guide]).mean(0, keepdim=True)
+
+    def _code_of(self, g):
+        "The code of one guide"
+        named, net = isinstance(g, (str, Path)), self.net
+        if named and not Path(g).is_file(): return self.guide_code(g)
+        x, fov = self.small(check_image(read_image(g) if named else g, 'guide'))
+        if net.print_reach > 0 and (far := strangeness(fingerprint(x, fov), net.print_mean, net.print_precision)) > net.print_reach:
+            warnings.warn(f'guide{f" {g}" if named else ""}: looks unlike the good images of the training (distance {float(far):.1f}, they lie below '
+                          f'{float(net.print_reach):.1f}); of another modality? Give one of theirs, or none for the stored average', stacklevel=3)
+        return net.guidance(x, fov)[0]
 
     def choose(self,
         img, # HxW or HxWx3 array

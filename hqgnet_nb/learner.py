@@ -21,7 +21,7 @@ from .discriminator import PatchDiscriminator, augment, d_loss, r1_penalty
 from .generator import Enhanced, HQGNet
 from .guidance import draw_code
 from .losses import HQGLoss, WEIGHTS, frozen_call, n_style
-from .restore import KNOBS, corrupt, match_knobs
+from .restore import KNOBS, corrupt, known_looks, match_knobs
 from .varnorm import active_dims
 
 # %% ../nbs/10_learner.ipynb #6c2c6440
@@ -89,7 +89,7 @@ class Game(Callback):
         r1_every=8, # the penalty comes every so many steps, that much heavier
         partial_strength=.25, # share of training images at a random strength below 1
         matched=.75, # share of the restorations whose corruption was found to fit the LQ images; the rest is any
-        clean=.12, # share of the restorations that start from the good image itself: nothing to do
+        clean=.2, # share of the restorations that start from the good image itself: nothing to do
         guideless=.3, # share of the restorations steered by the average code, as when nobody gives a guide
         seed=0, # of codes, strengths and augmentation
         mixed=False, # half precision: float16 on CUDA, bfloat16 on a CPU
@@ -144,7 +144,7 @@ class Game(Callback):
     def restored(self):
         "The network's result for spoiled copies of the guides, each guided by itself or by the average code; and which were not spoiled"
         ds = self.dls.train.dataset
-        if self.bank is None: self.bank, self.nearness = match_knobs(ds.lq, ds.hq, ds.size, self.seed)      # a function of data and seed, so no part of the state
+        if self.bank is None: self.bank, self.nearness = match_knobs(ds.lq, ds.hq, ds.size, self.seed)      # of data and seed alone: no part of the state
         gen, B = torch_rng(self.seed, 'restore' if self.training else 'restore-valid', self.step if self.training else 0), len(self.hq)
         fit, clean, guideless = (torch.rand(3, B, generator=gen) < torch.tensor([[self.matched], [self.clean], [self.guideless]])).unbind()
         knobs = torch.where(fit[:, None], self.bank[torch.randint(len(self.bank), (B,), generator=gen)], torch.rand(B, len(KNOBS), generator=gen))
@@ -231,7 +231,7 @@ class EMA(Callback):
 def code_report(
     net, # the `HQGNet`
     dls, # from `unpaired_dls`
-    n=256, # images of each kind at most, evenly spaced among all
+    n=96, # images of each kind at most, evenly spaced among all
 ): # dict(mean_code, code_std, active_z, active_y, separation)
     "The average HQ code, how many dimensions of v_z and v_y differ between images, and how far LQ and HQ codes lie apart [our reading]"
     dev, mus = next(net.parameters()).device, []
@@ -311,7 +311,8 @@ class History(Callback):
         rep = code_report(self.ema.net, self.dls)            # of the weights that will be kept, not of those in training
         for net in (self.ema.net, self.model):
             for k in ('mean_code', 'code_std'): getattr(net, k).copy_(rep[k])
-        row = self._row('valid', self.sums_v, **{k: v for k, v in rep.items() if k not in ('mean_code', 'code_std')}, **self.more)     # more: of another callback
+        shown = {k: v for k, v in rep.items() if k not in ('mean_code', 'code_std')}
+        row = self._row('valid', self.sums_v, **shown, **self.more)         # more: of another callback
         if self.folder: write_image(Path(self.folder)/'samples'/f'step_{self.game.step:06d}.png', sample_sheet(self.pics[:4], self.game.step))
         self.sums_v, self.more = {}, {}
         if self.game.step > 200 and (row['active_z'] < 4 or row['separation'] < .2):
@@ -332,7 +333,7 @@ class HQGLearner(Learner):
         net=None, # an `HQGNet`; None: made from the preset
         disc=None, # a `PatchDiscriminator`; None: made from the preset
         crit=None, # an `HQGLoss`; None: the default one
-        lr=1e-3, # the generator's learning rate
+        lr=2e-3, # the generator's learning rate
         d_lr=5e-4, # the discriminator's
         ema=.99, # decay of the averaged weights
         out=None, # folder for history.csv, samples/ and checkpoint.pt; None: nothing is written
@@ -343,6 +344,7 @@ class HQGLearner(Learner):
         if preset not in PRESETS: raise UserError(f'preset {preset!r} is not one of {", ".join(PRESETS)}')
         p = PRESETS[preset]; set_seed(seed)
         net = net or HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=n_style(dls.channels))
+        for k, v in known_looks(dls.train.dataset.hq, dls.size).items(): getattr(net, k).copy_(v)
         disc = disc or PatchDiscriminator(dls.channels, p['d_widths'])
         self.preset, self.seed, self.out, self.seconds0, self.fitting, self.settings = preset, seed, out and Path(out), 0., False, {}
         self.saved = None                                       # (path, step) of the last checkpoint written or read

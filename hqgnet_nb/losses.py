@@ -141,7 +141,7 @@ def doubt_loss(
     return masked_moments(error*(-doubt).exp() + doubt, fov)[0].mean()
 
 # %% ../nbs/09_losses.ipynb #4dbe3ae9
-WEIGHTS = dict(adv=.5, wavelet=4., encoder=.5, consistency=1., style=1.5, code=.5, kl=.02, restore=10., doubt=.1)
+WEIGHTS = dict(adv=.5, wavelet=4., encoder=.5, consistency=1., style=1.5, code=.5, kl=.02, restore=20., doubt=.1)
 
 class HQGLoss(nn.Module):
     "The generator's total loss L_t and its parts by name [abstract, figure; weights: our reading]"
@@ -189,7 +189,8 @@ class HQGLoss(nn.Module):
             parts['consistency'] = (frozen_call(net.guidance, out.x, fov, gx)[0] - out.v.detach()).abs().mean()
         if w['style'] or w['code']: sy, sz = style_stats(lq, fov), style_stats(hq, hq_fov)
         if w['style']: parts['style'] = (style_stats(out.x, fov) - torch.lerp(sy, sz, alpha[:, None])).abs().mean()
-        if w['code'] and net.probe is not None: parts['code'] = code_loss(net.quality, net.probe, out.y[0], out.z[0], sy, sz, *(() if clean is None else (restored.y[0], clean)))
+        if w['code'] and net.probe is not None: parts['code'] = code_loss(net.quality, net.probe, out.y[0], out.z[0], sy, sz,
+                                                                            *(() if clean is None else (restored.y[0], clean)))
         if w['kl']: parts['kl'] = kl_divergence(*out.z, self.free_bits) + kl_divergence(*out.y, self.free_bits) + kl_divergence(*out.vy, self.free_bits)
         if restored is not None and w['restore']: parts['restore'] = restoration_loss(restored.x, hq, hq_fov)
         if restored is not None and w['doubt']: parts['doubt'] = doubt_loss(restored.doubt, restored.x, hq, hq_fov)

@@ -77,16 +77,38 @@ TRAIN, ENHANCE = 'train --lq a --hq b --out c', 'enhance r i o'
     (ENHANCE + ' --format gif', 'gif'), (ENHANCE + ' --quality best', 'best'),
     ('train --lq a --hq b', '--out'), (TRAIN + ' --minutes 0', 'above 0'), (TRAIN + ' --minutes inf', 'above 0'), (TRAIN + ' --size 31', '32'),
     (TRAIN + ' --steps 5 --epochs 1', 'not allowed'), (TRAIN + ' --lr 0', 'above 0'),
-    (TRAIN + ' --epochs -3', 'above 0'), (TRAIN + ' --preset huge', 'huge'), (TRAIN + ' --device tpu', 'tpu')])
+    (TRAIN + ' --epochs -3', 'above 0'), (TRAIN + ' --choose best', 'best'), (TRAIN + ' --patience 0', 'at least 1'), (TRAIN + ' --preset huge', 'huge'), (TRAIN + ' --device tpu', 'tpu')])
 def test_wrong_use_is_one_line(words, says, tmp_path):
     refused(*words.split(), says=says, cwd=tmp_path)
     assert not any(tmp_path.iterdir())
 
-@pytest.mark.parametrize('kind', ['cornea', 'endoscopy'])
-def test_kinds_to_come(kind, eyes, tmp_path):
-    refused('phantom', tmp_path/'p', '--kind', kind, '--n', 1, says=kind)
-    refused('degrade', eyes/'hq/images', tmp_path/'d', '--kind', kind, says=kind, inside=True)
-    assert not any(tmp_path.iterdir())
+@pytest.mark.parametrize('kind', ['fundus', 'cornea', 'endoscopy'])
+def test_every_kind_goes_all_the_way(kind, tmp_path):
+    from hqgnet_nb.cli import main
+    def go(*words):
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err: code = main([*map(str, words)])
+        assert code == 0, (words, err.getvalue()); return out.getvalue()
+    t = tmp_path
+    for name, seed in (('good', 1), ('test', 2)): go('phantom', t/name, '--kind', kind, '--n', 4, '--size', 48, '--seed', seed)
+    for name, seed in (('good', 3), ('test', 4)): go('degrade', t/name/'images', t/f'bad_{name}', '--kind', kind, '--seed', seed)
+    assert {p['kind'] for p in json.loads((t/'bad_test/degradations.json').read_text()).values()} == {kind}
+    said = go('train', '--lq', t/'bad_good', '--hq', t/'good/images', '--out', t/'run', '--steps', 2, '--size', 32, '--device', 'cpu',
+              '--choose', 'rule', '--patience', 5, '--valid-lq', t/'bad_test', '--valid-ref', t/'test/images')
+    conf = json.loads((t/'run/config.json').read_text())
+    assert 'trained for 2 steps' in said and conf['choose'] == 'rule' and conf['model']['channels'] == (1 if kind == 'cornea' else 3)
+    assert '4 images in' in go('enhance', t/'run', t/'bad_test', t/'out', '--uncertainty')
+    for i in range(4):
+        x, y, doubt = (read_image(p/f'{i:04d}.png') for p in (t/'bad_test', t/'out', t/'out/uncertainty'))
+        assert x.shape == y.shape and x.dtype == y.dtype and (x.ndim == 2) == (kind == 'cornea') and doubt.shape == x.shape[:2] and doubt.max() > 0
+    masks = [] if kind == 'endoscopy' else ['--mask', t/'test/masks']
+    said = go('evaluate', '--pred', t/'out', '--ref', t/'test/images', '--lq', t/'bad_test', '--fov', t/'test/fov', *masks)
+    assert re.search(r'^\| prediction \| 4 \|', said, re.M) and ('vesselness' in said) == bool(masks)
+
+def test_help_tells_of_new_flags():
+    for command, flags in (('train', ('--choose {last,rule}', '--patience', '--mixed')), ('enhance', ('--quality {auto,fast,full}', '--uncertainty'))):
+        out, _ = hqgnet(command, '--help')
+        assert all(f in out for f in flags), (command, out)
+    assert 'only fundus' not in hqgnet('phantom', '--help')[0]
 
 # phantom, degrade -----------------------------------------------------------------------------------------------------------
 
@@ -168,6 +190,14 @@ def test_enhance_in_the_same_format_and_at_strength_0(run, mixed, tmp_path):
         if p.name == 'broken.png': continue
         x, y = read_image(p), read_image(tmp_path/'o'/p.relative_to(mixed))
         assert np.array_equal(x, y) and x.dtype == y.dtype if p.suffix != '.jpg' else np.abs(x.astype(int) - y).mean() < 6, p
+
+def test_quality_and_uncertainty(run, mixed, tmp_path):
+    out, _ = hqgnet('enhance', run, mixed/'large.tiff', tmp_path/'auto', '--uncertainty')           # 300 pixels, more than 4 x 32
+    for q in ('fast', 'full'): hqgnet('enhance', run, mixed/'large.tiff', tmp_path/q, '--quality', q)
+    auto, fast, full = (read_image(tmp_path/q/'large.png') for q in ('auto', 'fast', 'full'))
+    assert (auto == fast).all() and (fast != full).any()
+    doubt = read_image(tmp_path/'auto/uncertainty/large.png')
+    assert doubt.shape == (300, 210) and doubt.dtype == np.uint8 and 'uncertainty' in out and not (tmp_path/'fast/uncertainty').exists()
 
 def test_a_guide_changes_the_result(run, eyes, tmp_path):
     src = eyes/'lq/0000.png'
