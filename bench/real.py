@@ -3,13 +3,13 @@
 Needs HQGNET_DATA. Images are split by patient, region of the eye, or sequence; copies of two parts are degraded with notebook 02 and serve as LQ images to learn from and,
 with their originals as references, to measure on. Nothing is trained on the test part. Each row of --out is one method on one data set with one seed; what is there already is not
 run again, so a stopped command goes on. One thread for each training: minutes are minutes of one core."""
-import argparse, csv, os, sys, time
+import argparse, csv, os, sys
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
 from fastai.callback.core import Callback
 from hqgnet_nb.baselines import BASELINES
-from hqgnet_nb.core import fov_mask, list_images, luma, read_image, resize, rng, to_float, to_uint, write_image
+from hqgnet_nb.core import fov_mask, list_images, luma, read_image, resize, to_float, to_uint, write_image
 from hqgnet_nb.data import number, patient, split_groups, unpaired_dls
 from hqgnet_nb.degrade import degrade_folder
 from hqgnet_nb.enhance import Enhancer
@@ -121,7 +121,7 @@ def main():
     def write(**row):
         new = not a.out.exists()
         with open(a.out, 'a', newline='') as f:
-            w = csv.DictWriter(f, FIELDS)
+            w = csv.DictWriter(f, FIELDS, lineterminator='\n')
             if new: w.writeheader()
             w.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
         print(row['data'], row['variant'], row['seed'], row['method'], *(f'{k} {row[k]:.3f}' for k in ('psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr') if k in row), flush=True)

@@ -282,7 +282,8 @@ def build_parser() -> Parser:
         c = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.', formatter_class=_Help)
         c.set_defaults(run=run); return c
     seed = dict(type=number(int, 0, 2**63 - 1), default=0, metavar='K', help='of everything random')
-    kind = dict(choices=['fundus', 'cornea', 'endoscopy'], default='fundus', help='of images: photographs of the retina, micrographs of corneal nerves, frames of a colonoscopy')
+    kind = dict(choices=['fundus', 'cornea', 'endoscopy'], default='fundus',
+                help='of images: photographs of the retina, micrographs of corneal nerves, frames of a colonoscopy')
     device = dict(choices=['auto', 'cpu', 'cuda'], default='auto', help='where to compute')
     _add_making(command, seed, kind, device); _add_using(command, device)
     return p

@@ -109,7 +109,7 @@ def code_loss(
     mu_spoiled=None, # B x z_dim, code means of spoiled good images
     clean=None, # B booleans: which of those were left as they were
 ): # scalar
-    "How badly a linear probe reads good/bad and the style from the codes [our reading]"
+    "How badly linear heads read good or bad, and the style, from the codes [our reading]"
     tell = F.softplus(quality(mu_lq)).mean() + F.softplus(-quality(mu_hq)).mean()
     if mu_spoiled is not None: tell = tell + F.binary_cross_entropy_with_logits(quality(mu_spoiled)[:, 0], clean.to(mu_spoiled.dtype))
     return tell + F.mse_loss(probe(mu_lq), style_lq) + F.mse_loss(probe(mu_hq), style_hq)

@@ -77,7 +77,8 @@ TRAIN, ENHANCE = 'train --lq a --hq b --out c', 'enhance r i o'
     (ENHANCE + ' --format gif', 'gif'), (ENHANCE + ' --quality best', 'best'),
     ('train --lq a --hq b', '--out'), (TRAIN + ' --minutes 0', 'above 0'), (TRAIN + ' --minutes inf', 'above 0'), (TRAIN + ' --size 31', '32'),
     (TRAIN + ' --steps 5 --epochs 1', 'not allowed'), (TRAIN + ' --lr 0', 'above 0'),
-    (TRAIN + ' --epochs -3', 'above 0'), (TRAIN + ' --choose best', 'best'), (TRAIN + ' --patience 0', 'at least 1'), (TRAIN + ' --preset huge', 'huge'), (TRAIN + ' --device tpu', 'tpu')])
+    (TRAIN + ' --epochs -3', 'above 0'), (TRAIN + ' --choose best', 'best'), (TRAIN + ' --patience 0', 'at least 1'),
+    (TRAIN + ' --preset huge', 'huge'), (TRAIN + ' --device tpu', 'tpu')])
 def test_wrong_use_is_one_line(words, says, tmp_path):
     refused(*words.split(), says=says, cwd=tmp_path)
     assert not any(tmp_path.iterdir())

@@ -1,4 +1,5 @@
-"""What a small training must have taught: the guide decides style and not structure, strength moves evenly, black stays black."""
+"""What a small training must have taught: the guide decides style and not structure, strength moves evenly, black stays black, no grid."""
+import warnings
 import numpy as np, pytest, torch
 from hqgnet_nb.core import list_images, read_image, to_array, to_float, to_tensor
 from hqgnet_nb.degrade import degrade_folder
@@ -47,3 +48,49 @@ def test_what_is_black_stays_black(trained):
     with torch.no_grad(): x = learn.best_net()(lq, fov=fov)
     black = (lq == 0).all(1, keepdim=True).expand_as(lq)
     assert black.any() and (x[black] == 0).all()
+
+def grid(change, period):
+    "How far the spectrum of a change (HxW) stands out at a period, in pixels, along either axis or both: amplitude over that of nearby frequencies"
+    n = change.shape[0]; k = n//period
+    window = np.hanning(n + 1)[:-1]; window = np.outer(window, window)
+    f = np.abs(np.fft.fft2((change - change.mean())*window))/window.sum()
+    near = [d for d in range(-8, 9) if 3 <= abs(d)]         # the window spreads a peak over two neighbours
+    worst = 0.
+    for at, across in (((k, 0), [(k + d, 0) for d in near]), ((0, k), [(0, k + d) for d in near]), ((k, k), [(k + d, k + e) for d in near for e in near])):
+        # what belongs to the picture's own slow waves, or to the mirror image of a frequency, is no neighbour
+        across = [(a, b) for a, b in across if max(a, b) > 2 and a <= n//2 and b <= n//2]
+        worst = max(worst, f[at]/max(np.median([f[p] for p in across]), 1e-4))
+    return worst
+
+def test_the_change_has_no_grid(trained):
+    learn, lq, fov, guides = trained
+    net, n = learn.best_net(), 64
+    with torch.no_grad():
+        changes = [(net(lq[k:k + 1]) - lq[k:k + 1])[0].mean(0).double().numpy() for k in range(len(lq))]
+    # slower waves than 8 pixels of 64 belong to the pictures themselves
+    for period in (2, 4, 8):
+        found = np.median([grid(c, period) for c in changes])
+        assert found < 3, (period, found)
+    # as transposed convolutions make it, and as a head of small blocks would: the test must see it
+    i, j = np.mgrid[:n, :n]
+    for period in (2, 4):
+        for board in (np.where((i % period == 0) & (j % period == 0), .02, 0.), .02*np.sign(np.sin(2*np.pi*(i + .5)/period))):
+            seen = np.median([grid(c + board, period) for c in changes])
+            assert seen > 3, (period, seen)
+
+def validated(net, dls, collapse):
+    "The warnings of collapse from one validation after step 200, of this network; `collapse`: all images get the same code"
+    from hqgnet_nb.learner import HQGLearner
+    learn = HQGLearner(dls, 'tiny', seed=0, lr=1e-12)
+    learn.model.load_state_dict(net.state_dict())
+    if collapse:
+        with torch.no_grad(): learn.model.guidance.head.weight.zero_()
+    learn.remove_cb(learn.progress); learn.game.step = 201
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always'); learn.train_for(steps=203)
+    return [str(w.message) for w in seen if 'collapse' in str(w.message)]
+
+def test_codes_that_collapse_warn(trained):
+    learn = trained[0]
+    assert not validated(learn.best_net(), learn.dls, False)
+    assert validated(learn.best_net(), learn.dls, True)
