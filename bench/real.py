@@ -1,8 +1,8 @@
 """HQG-Net, its variants and the classical rows on real images of three modalities: python bench/real.py --minutes 6 --seeds 3
 
-Needs HQGNET_DATA. Images are split by patient, region of the eye, or sequence; copies of two parts are degraded with notebook 02 and serve as LQ images to learn from and,
-with their originals as references, to measure on. Nothing is trained on the test part. Each row of --out is one method on one data set with one seed; what is there already is not
-run again, so a stopped command goes on. One thread for each training: minutes are minutes of one core."""
+Needs HQGNET_DATA. Images are split by patient, region of the eye, or sequence; copies of two parts are degraded with notebook 02 and serve as LQ images to
+learn from and, with their originals as references, to measure on. Nothing is trained on the test part. Each row of --out is one method on one data set with one
+seed; what is there already is not run again, so a stopped command goes on. One thread for each training: minutes are minutes of one core."""
 import argparse, csv, os, sys
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -19,11 +19,13 @@ from hqgnet_nb.losses import HQGLoss, n_style
 from hqgnet_nb.metrics import score
 import hqgnet_nb.train          # noqa: F401  gives a learner train_for
 
-FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'method', 'n', 'psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr', 'best_on_way', 'last_on_way',
-          'active_z', 'separation', 'rho_doubt', 'rho_codes']
-VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary=dict(weights=dict(adv=0.)), no_wavelet=dict(weights=dict(wavelet=0.)),
+FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'method', 'n', 'psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr',
+          'best_on_way', 'last_on_way', 'active_z', 'separation', 'rho_doubt', 'rho_codes']
+VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary=dict(weights=dict(adv=0.)),
+                no_wavelet=dict(weights=dict(wavelet=0.)),
                 no_style=dict(weights=dict(style=0.)), fine_band=dict(levels=(1, 2, 3)), difference_head=dict(head='difference'),
-                any_corruption=dict(matched=0.), no_r1=dict(r1=0.), strong_r1=dict(r1=.2), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
+                any_corruption=dict(matched=0.), no_r1=dict(r1=0.),
+                strong_r1=dict(r1=.2), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
                 whole_images=dict(levels_of_scale=0), slow_g=dict(lr=1e-3), less_restore=dict(weights=dict(restore=10.)))
 
 def parts(kind, root):
@@ -104,8 +106,8 @@ def train(kind, work, variant, seed, minutes, steps):
     learn.train_for(steps=steps, minutes=None if steps else minutes, valid_every=50, choose='last')
     last = [r for r in learn.history.rows if r['split'] == 'valid'][-1]
     save_net(learn.best_net(), work/f'{variant}_{seed}', size=128)
-    return Enhancer(learn.best_net(), 128, 'cpu'), dict(steps=learn.game.step, seconds=round(learn.elapsed()), best_on_way=max(s for _, s in way.ssim), last_on_way=way.ssim[-1][1],
-                                                       active_z=last['active_z'], separation=last['separation'])
+    facts = dict(steps=learn.game.step, seconds=round(learn.elapsed()), best_on_way=max(s for _, s in way.ssim), last_on_way=way.ssim[-1][1])
+    return Enhancer(learn.best_net(), 128, 'cpu'), facts | {k: last[k] for k in ('active_z', 'separation')}
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,7 +126,8 @@ def main():
             w = csv.DictWriter(f, FIELDS, lineterminator='\n')
             if new: w.writeheader()
             w.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
-        print(row['data'], row['variant'], row['seed'], row['method'], *(f'{k} {row[k]:.3f}' for k in ('psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr') if k in row), flush=True)
+        shown = [f'{k} {row[k]:.3f}' for k in ('psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr') if k in row]
+        print(row['data'], row['variant'], row['seed'], row['method'], *shown, flush=True)
     for kind in a.data.split(','):
         work = a.work/f'{kind}_{a.pixels}'; prepare(kind, root, work, a.pixels)
         sets = [(kind, 'test', 'ref', None)] + ([('DRIVE', 'drive_test', 'drive_ref', vessel_masks(root, a.pixels))] if kind == 'fundus' else [])
@@ -132,12 +135,15 @@ def main():
             good = [to_float(read_image(f)) for f in list_images(work/'hq')]
             for name, make in BASELINES.items():
                 f = make(good)
-                for d, lq, ref, masks in sets: write(data=d, pixels=a.pixels, variant='classical', seed='', method=name, **measure(f, work, lq, ref, masks))
+                for d, lq, ref, masks in sets:
+                    write(data=d, pixels=a.pixels, variant='classical', seed='', method=name, **measure(f, work, lq, ref, masks))
         for variant in a.variants.split(','):
             for seed in map(int, a.seeds.split(',')):
                 if (kind, str(a.pixels), variant, str(seed)) in done: continue
                 e, facts = train(kind, work, variant, seed, a.minutes, a.steps)
                 hq = measure(e.enhance, work, 'ref', 'ref')['psnr']            # good images that were never trained on, put in as they are
-                for d, lq, ref, masks in sets: write(data=d, pixels=a.pixels, variant=variant, seed=seed, minutes=a.minutes, method='HQG-Net', hq_psnr=hq, **facts, **tells_error(e, work, lq, ref), **measure(e.enhance, work, lq, ref, masks))
+                for d, lq, ref, masks in sets:
+                    write(data=d, pixels=a.pixels, variant=variant, seed=seed, minutes='' if a.steps else a.minutes, method='HQG-Net', hq_psnr=hq, **facts,
+                          **tells_error(e, work, lq, ref), **measure(e.enhance, work, lq, ref, masks))
 
 if __name__ == '__main__': main()
