@@ -153,7 +153,7 @@ def test_train_writes_a_run(run):
 def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
     out, err = (run/'stdout').read_text(), (run/'stderr').read_text()
     assert all(str(run/f) in out for f in ('model.safetensors', 'config.json', 'history.csv', 'samples'))
-    assert len(out.split('\n\n')[0].splitlines()) <= 6 and 'validation images' in out and 'structure changed' in out, out      # where things are, then the summary
+    assert len(out.split('\n\n')[0].splitlines()) <= 6 and 'validation images' in out and 'structure changed' in out, out
     assert err.splitlines() and all(l.startswith('hqgnet: ') for l in err.splitlines()) and 'step 4' in err
 
 def test_train_refuses(eyes, run, tmp_path):
