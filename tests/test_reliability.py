@@ -3,6 +3,7 @@ import contextlib, errno, multiprocessing, os, shutil, signal, subprocess
 from pathlib import Path
 import pytest, torch
 from hqgnet_nb.core import rng
+from test_resume import rows
 
 STEPS = 12                       # 5 images in batches of 4: 6 epochs
 BUDGETS = dict(steps=dict(steps=STEPS), epochs=dict(epochs=STEPS/2))
@@ -78,12 +79,6 @@ def whole(eyes, start):
     "A run without interruption"
     assert start(eyes, eyes/'whole', BUDGETS['steps']) == 0 and not (eyes/'whole.error').exists()
     return eyes/'whole'
-
-def rows(run):
-    "history.csv without the column of seconds"
-    lines = [l.split(',') for l in (run/'history.csv').read_text().splitlines()]
-    k = lines[0].index('seconds')
-    return [l[:k] + l[k + 1:] for l in lines]
 
 def same(run, whole):
     "The same weights to the last bit, and the same log: no gap, nothing twice"
