@@ -2,40 +2,51 @@
 
 Needs HQGNET_DATA. Images are split by patient, region of the eye, or sequence; copies of two parts are degraded with notebook 02 and serve as LQ images to
 learn from and, with their originals as references, to measure on. Nothing is trained on the test part. Each row of --out is one method on one data set with one
-seed; what is there already is not run again, so a stopped command goes on. One thread for each training: minutes are minutes of one core."""
-import argparse, csv, os, sys
+seed; what is there already is not run again, so a stopped command goes on. One thread for each training, and a clock that counts its own
+seconds alone: minutes are minutes of one core, whatever else the machine does."""
+import argparse, csv, os, sys, time
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
 from fastai.callback.core import Callback
 from hqgnet_nb.baselines import BASELINES
-from hqgnet_nb.core import fov_mask, list_images, luma, read_image, resize, to_float, to_uint, write_image
+from hqgnet_nb.core import fov_mask, list_images, luma, read_image, resize, to_float, to_tensor, to_uint, write_image
 from hqgnet_nb.data import number, patient, split_groups, unpaired_dls
 from hqgnet_nb.degrade import degrade_folder
+from hqgnet_nb.discriminator import PatchDiscriminator
 from hqgnet_nb.enhance import Enhancer
 from hqgnet_nb.generator import HQGNet, save_net
 from hqgnet_nb.learner import HQGLearner, PRESETS
 from hqgnet_nb.losses import HQGLoss, n_style
-from hqgnet_nb.metrics import score
+from hqgnet_nb.metrics import auc, score
+from hqgnet_nb.phantoms import write_phantoms
 import hqgnet_nb.train          # noqa: F401  gives a learner train_for
 
 FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'method', 'n', 'psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr',
-          'best_on_way', 'last_on_way', 'active_z', 'separation', 'rho_doubt', 'rho_codes']
-VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary=dict(weights=dict(adv=0.)),
-                no_wavelet=dict(weights=dict(wavelet=0.)),
-                no_style=dict(weights=dict(style=0.)), fine_band=dict(levels=(1, 2, 3)), difference_head=dict(head='difference'),
-                any_corruption=dict(matched=0.), no_r1=dict(r1=0.),
-                strong_r1=dict(r1=.2), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
-                whole_images=dict(levels_of_scale=0), slow_g=dict(lr=1e-3), less_restore=dict(weights=dict(restore=10.)))
+          'best_on_way', 'last_on_way', 'active_z', 'separation', 'rho_doubt', 'rho_pooled', 'rho_codes', 'd_memory', 'd_skill']
+VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary=dict(weights=dict(adv=0.)), no_wavelet=dict(weights=dict(wavelet=0.)),
+                no_style=dict(weights=dict(style=0.)), no_encoder=dict(weights=dict(encoder=0.)),
+                only_restore=dict(weights=dict(adv=0., wavelet=0., encoder=0., consistency=0., style=0.)),
+                no_bands=dict(bands=0), difference_head=dict(head='difference'), fine_band=dict(levels=(1, 2, 3)), any_corruption=dict(matched=0.),
+                whole_batch=dict(played=1.), half_batch=dict(played=.5), small_batch=dict(bs=2), whole_images=dict(levels_of_scale=0), slow_g=dict(lr=1e-3),
+                fast_g=dict(lr=4e-3), less_wavelet=dict(weights=dict(wavelet=2.)), less_restore=dict(weights=dict(restore=10.)),
+                # the discriminator's
+                no_r1=dict(r1=0.), strong_r1=dict(r1=.2), every_r1=dict(r1_every=1), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
+                no_augment=dict(shift=None), two_scales=dict(scales=2))
+GENERATED = dict(generated_fundus='fundus', generated_cornea='cornea', generated_endoscopy='endoscopy')
 
-def parts(kind, root):
-    "Lists of good images: to degrade and learn from, to learn from as they are, to test on; no group in two of them"
-    if kind == 'fundus': return split_groups(list_images(root/'fundus_EyeQ400'/'good'), (.4, .4), patient)
-    if kind == 'endoscopy': return split_groups(list_images(root/'endo_CVC-ClinicDB'/'images'), (.4, .4), lambda f: str(int(number(f))//25))
-    at = lambda *b: [f for f in list_images(root/'ccm_NerveStitcher2_sh'/'hq_proxy') if int(''.join(c for c in f.stem if c.isdigit()))//40 in b]
-    return at(0, 4, 5), at(6, 7), at(10, 11)            # frames of one eye: two blocks lie between those learned from and those tested on
+def parts(kind, root, valid=False):
+    "Lists of good images: to degrade and learn from, to learn from as they are, to measure on; no group in two of them. `valid`: none of the test part"
+    if kind == 'cornea':            # frames of one eye: two blocks lie between those learned from and those tested on
+        at = lambda *b: [f for f in list_images(root/'ccm_NerveStitcher2_sh'/'hq_proxy') if int(digits(f))//40 in b]
+        return (at(0, 4, 5), at(6), at(7)) if valid else (at(0, 4, 5), at(6, 7), at(10, 11))
+    folder, group = (root/'fundus_EyeQ400'/'good', patient) if kind == 'fundus' else (root/'endo_CVC-ClinicDB'/'images', lambda f: str(int(number(f))//25))
+    lq, hq, test = split_groups(list_images(folder), (.4, .4), group)
+    return split_groups(lq + hq, (.4, .4), group, seed=1) if valid else (lq, hq, test)
 
-def prepare(kind, root, work, pixels):
+def digits(f): return ''.join(c for c in Path(f).stem if c.isdigit())
+
+def prepare(kind, root, work, pixels, valid=False):
     "Folders lq, hq, test, ref (and drive_test, drive_ref) below work"
     if (work/'done').exists(): return
     def copy(files, to, side):
@@ -44,29 +55,33 @@ def prepare(kind, root, work, pixels):
             if kind == 'cornea': img = luma(img)                 # grey stored as three equal channels
             if side: img = resize(img, side)
             write_image(work/to/f'{f.stem}.png', to_uint(img))
-    lq, hq, test = parts(kind, root)
-    larger = round(pixels*1.1)
-    copy(lq, 'lq_ref', larger); copy(hq, 'hq', larger); copy(test, 'ref', pixels)
-    if kind == 'fundus': copy(list_images(root/'fundus_DRIVE_train'/'images'), 'drive_ref', pixels)
+    larger = round((pixels or 384)*1.1)
+    if kind in GENERATED:
+        for k, (name, n, side) in enumerate((('lq_ref', 60, larger), ('hq', 60, larger), ('ref', 30, pixels or 384))):
+            write_phantoms(work/'made'/name, GENERATED[kind], n, side, seed=200 + k + 10*valid)
+            (work/'made'/name/'images').rename(work/name)
+    else:
+        for files, name, side in zip(parts(kind, root, valid), ('lq_ref', 'hq', 'ref'), (larger, larger, pixels)): copy(files, name, side if pixels else 0)
+    if kind == 'fundus' and not valid: copy(list_images(root/'fundus_DRIVE_train'/'images'), 'drive_ref', pixels)
     # a seed for each part: the degradations of the test are not those of the training
     for seed, (a, b) in enumerate((('lq_ref', 'lq'), ('ref', 'test'), ('drive_ref', 'drive_test'))):
-        if (work/a).exists(): degrade_folder(work/a, work/b, kind, seed=100 + seed)
+        if (work/a).exists(): degrade_folder(work/a, work/b, GENERATED.get(kind, kind), seed=100 + seed)
     (work/'done').touch()
 
-def vessel_masks(root, pixels):
-    "DRIVE's manual vessels by image name"
-    out = {}
-    for f in list_images(root/'fundus_DRIVE_train'/'1st_manual'):
-        m = to_float(read_image(f)); m = m if m.ndim == 2 else m[..., 0]
-        out[f.stem.split('_')[0]] = (resize(m, pixels) if pixels else m) > .5
-    return out
+def structure_masks(data, root, work, pixels):
+    "Masks by the digits of the image's name: DRIVE's vessels, by hand; the cornea's nerves, traced by a machine; the phantoms' own; None for other data"
+    folder = {'DRIVE': root/'fundus_DRIVE_train/1st_manual', 'cornea': root/'ccm_NerveStitcher2_sh/pseudo_masks',
+              **dict.fromkeys(('generated_fundus', 'generated_cornea'), work/'made/ref/masks')}.get(data)
+    if folder is None: return None
+    grey = lambda f: luma(to_float(read_image(f)))
+    return {digits(f.stem.split('_')[0]): (resize(grey(f), pixels) if pixels else grey(f)) > .5 for f in list_images(folder)}
 
 def measure(enhance, work, lq, ref, masks=None):
     "Mean scores of a function from image to image"
     rows = []
     for f in list_images(work/ref):
         y, good = to_float(read_image(work/lq/f.name)), to_float(read_image(f))
-        m = masks and masks.get(f.stem.split('_')[0])
+        m = masks and masks.get(digits(f.stem.split('_')[0]))
         rows.append(score(enhance(y), good, fov=fov_mask(good), vessels=m))
     return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]} | dict(n=len(rows))
 
@@ -85,35 +100,52 @@ def spearman(a, b):
     r = [np.argsort(np.argsort(t.ravel())) for t in (a, b)]
     return float(np.corrcoef(*r)[0, 1])
 
-def tells_error(e, work, lq, ref, n=12):
-    "Mean rank correlation over images, inside the field of view, of the absolute error with the expected error and with the spread over codes"
-    out = []
-    for f in list_images(work/ref)[:n]:
+def tells_error(e, work, lq, ref):
+    "Rank correlation of the error inside the field of view with the expected error (mean over images; all pixels pooled) and the spread over codes"
+    out, pool = [], []
+    for f in list_images(work/ref):
         y, good = to_float(read_image(work/lq/f.name)), to_float(read_image(f)); m = fov_mask(good)
         err = np.abs(e.enhance(y) - good); err = err if err.ndim == 2 else err.mean(-1)
-        out.append([spearman(err[m], u[m]) for u in (e.uncertainty(y), e.spread(y, 6))])
-    return dict(zip(('rho_doubt', 'rho_codes'), map(float, np.mean(out, 0))))
+        doubt = e.uncertainty(y); pool.append((err[m], doubt[m]))
+        out.append([spearman(err[m], u[m]) for u in (doubt, e.spread(y, 6))])
+    return dict(zip(('rho_doubt', 'rho_codes'), map(float, np.mean(out, 0)))) | dict(rho_pooled=spearman(*map(np.concatenate, zip(*pool))))
+
+@torch.no_grad()
+def judge(learn, e, work):
+    "How often the discriminator prefers a good image it learned from to one it did not (½: no memory), and such a one to an enhanced image (skill)"
+    hq, size = learn.dls.train.dataset.hq, learn.dls.size; disc = learn.game.disc.eval(); load = lambda f: resize(to_float(read_image(f)), size)
+    verdict = lambda x: float(disc(x).mean())
+    known = [verdict(hq.view(k, size)[0][None]) for k in range(len(hq))]
+    new = [verdict(to_tensor(load(f))) for f in list_images(work/'ref')]
+    fake = [verdict(to_tensor(e.enhance(load(f)))) for f in list_images(work/'test')]
+    prefers = lambda a, b: auc(np.array(a + b), np.arange(len(a) + len(b)) < len(a))
+    return dict(d_memory=prefers(known, new), d_skill=prefers(new, fake))
 
 def train(kind, work, variant, seed, minutes, steps):
     "An `Enhancer` and what is to be said about its training"
     v = dict(VARIANTS[variant]); p = PRESETS['tiny']; torch.set_num_threads(1)
-    dls = unpaired_dls(work/'lq', work/'hq', 128, p['bs'], seed, levels=v.pop('levels_of_scale', 2))
+    dls = unpaired_dls(work/'lq', work/'hq', 128, v.pop('bs', p['bs']), seed, levels=v.pop('levels_of_scale', 2))
     crit = HQGLoss(v.pop('weights', None), **{k: v.pop(k) for k in ('levels', 'gan') if k in v})
-    net = HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=n_style(dls.channels), head=v.pop('head')) if 'head' in v else None
+    shape = {k: v.pop(k) for k in ('head', 'bands') if k in v}
+    net = HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=n_style(dls.channels), **shape) if shape else None
+    disc = PatchDiscriminator(dls.channels, p['d_widths'], scales=v.pop('scales')) if 'scales' in v else None
     small = lambda f: resize(to_float(read_image(f)), 128)
     way = Way([(small(work/'test'/f.name), small(f)) for f in list_images(work/'ref')[:12]])
-    learn = HQGLearner(dls, net=net, crit=crit, seed=seed, cbs=way, **v); learn.remove_cb(learn.progress)
-    learn.train_for(steps=steps, minutes=None if steps else minutes, valid_every=50, choose='last')
+    learn = HQGLearner(dls, net=net, disc=disc, crit=crit, seed=seed, cbs=way, **v); learn.remove_cb(learn.progress)
+    learn.train_for(steps=steps, minutes=None if steps else minutes, valid_every=50, choose='last', timer=time.process_time)
     last = [r for r in learn.history.rows if r['split'] == 'valid'][-1]
     save_net(learn.best_net(), work/f'{variant}_{seed}', size=128)
     facts = dict(steps=learn.game.step, seconds=round(learn.elapsed()), best_on_way=max(s for _, s in way.ssim), last_on_way=way.ssim[-1][1])
-    return Enhancer(learn.best_net(), 128, 'cpu'), facts | {k: last[k] for k in ('active_z', 'separation')}
+    e = Enhancer(learn.best_net(), 128, 'cpu')
+    return e, facts | {k: last[k] for k in ('active_z', 'separation')} | judge(learn, e, work)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--data', default='fundus,cornea,endoscopy'); p.add_argument('--variants', default='base', help=', '.join(VARIANTS))
+    p.add_argument('--data', default='fundus,cornea,endoscopy', help=f'also {", ".join(GENERATED)}: phantoms')
+    p.add_argument('--variants', default='base', help=', '.join(VARIANTS))
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--steps', type=int); p.add_argument('--seeds', default='0,1,2', help='comma-separated')
     p.add_argument('--pixels', type=int, default=128, help='side of the images; 0: as they are')
+    p.add_argument('--valid', action='store_true', help='learn from and measure on the training part alone, to choose by')
     p.add_argument('--out', type=Path, default=Path('nbs/results/real.csv')); p.add_argument('--work', type=Path, default=Path('runs/real'))
     if len(sys.argv) == 1: p.print_usage(); sys.exit(0)
     a = p.parse_args()
@@ -129,9 +161,10 @@ def main():
         shown = [f'{k} {row[k]:.3f}' for k in ('psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr') if k in row]
         print(row['data'], row['variant'], row['seed'], row['method'], *shown, flush=True)
     for kind in a.data.split(','):
-        work = a.work/f'{kind}_{a.pixels}'; prepare(kind, root, work, a.pixels)
-        sets = [(kind, 'test', 'ref', None)] + ([('DRIVE', 'drive_test', 'drive_ref', vessel_masks(root, a.pixels))] if kind == 'fundus' else [])
-        if (kind, str(a.pixels), 'classical', '') not in done:
+        work = a.work/f'{kind}_{a.pixels}{"_valid" if a.valid else ""}'; prepare(kind, root, work, a.pixels, a.valid)
+        sets = [(kind, 'test', 'ref')] + ([('DRIVE', 'drive_test', 'drive_ref')] if kind == 'fundus' and not a.valid else [])
+        sets = [(*s, structure_masks(s[0], root, work, a.pixels)) for s in sets]
+        if (kind, str(a.pixels), 'classical', '') not in done:      # the rows to beat, once
             good = [to_float(read_image(f)) for f in list_images(work/'hq')]
             for name, make in BASELINES.items():
                 f = make(good)

@@ -16,20 +16,24 @@ class PatchDiscriminator(nn.Module):
         channels=3, # of the images, 1 or 3
         widths=(16, 32, 64, 64), # channels after each stage; each halves the size
         detail=True, # let it see the amplified detail beside the image
+        scales=1, # how many sizes are looked at, each half of the one before, each with weights of its own
     ):
         super().__init__()
-        self.config = dict(channels=channels, widths=list(widths), detail=detail)
+        self.config = dict(channels=channels, widths=list(widths), detail=detail, scales=scales)
         first = channels*(1 + detail)
         self.stages = nn.ModuleList(ResBlock(i, o, first=k == 0) for k, (i, o) in enumerate(zip((first, *widths), widths)))
         self.out = nn.Conv2d(widths[-1], 1, 1)
+        self.coarse = PatchDiscriminator(channels, widths, detail, scales - 1) if scales > 1 else None
 
     def forward(self,
         x, # B x channels x H x W in [0, 1]
-    ): # B x 1 x H/16 x W/16, unbounded
-        "The map of verdicts"
-        x = with_detail(x) if self.config['detail'] else 2*x - 1
-        for stage in self.stages: x = F.avg_pool2d(stage(x), 2, ceil_mode=True)
-        return self.out(F.leaky_relu(x, .2))
+    ): # B x scales x H/16 x W/16, unbounded
+        "The map of verdicts, one for each scale"
+        h = with_detail(x) if self.config['detail'] else 2*x - 1
+        for stage in self.stages: h = F.avg_pool2d(stage(h), 2, ceil_mode=True)
+        h = self.out(F.leaky_relu(h, .2))
+        if self.coarse is None: return h
+        return torch.cat([h, F.interpolate(self.coarse(F.avg_pool2d(x, 2, ceil_mode=True)), size=h.shape[-2:])], 1)
 
 # %% ../nbs/08_discriminator.ipynb #15e599e2
 GAN_D = dict(bce=lambda r, f: (F.softplus(-r), F.softplus(f)),

@@ -91,11 +91,14 @@ class Game(Callback):
         matched=.75, # share of the restorations whose corruption was found to fit the LQ images; the rest is any
         clean=.2, # share of the restorations that start from the good image itself: nothing to do
         guideless=.3, # share of the restorations steered by the average code, as when nobody gives a guide
+        played=.25, # share of a training batch that the game is played with; the restorations, which cost less and teach more, take all
+        shift=.125, # largest shift of what the discriminator sees, a fraction of the side; it is flipped at random too. None: neither
         seed=0, # of codes, strengths and augmentation
         mixed=False, # half precision: float16 on CUDA, bfloat16 on a CPU
     ):
         self.disc, self.crit, self.lr, self.r1, self.r1_every, self.p, self.seed = disc, crit, lr, r1, r1_every, partial_strength, seed
-        self.matched, self.clean, self.guideless, self.bank = matched, clean, guideless, None
+        self.look = lambda x, who: x if shift is None else augment(x, torch_rng(self.seed, who, self.step), shift)
+        self.matched, self.clean, self.guideless, self.played, self.bank = matched, clean, guideless, played, None
         self.mixed, self.half, self.scalers = mixed, contextlib.ExitStack(), None
         self.step, self.d_opt = 0, torch.optim.Adam(disc.parameters(), lr=lr, betas=(.5, .99))
 
@@ -117,6 +120,10 @@ class Game(Callback):
     def before_batch(self):
         plain = [t.as_subclass(torch.Tensor) if isinstance(t, torch.Tensor) else t for t in (*self.xb, *self.yb)]
         (self.lq, self.fov, self.hq, self.hq_fov, self.ref) = (*plain, *[None]*(5 - len(plain)))
+        self.good, self.good_fov = self.hq, self.hq_fov
+        if self.training:
+            n = max(1, round(self.played*len(self.lq)))
+            self.lq, self.fov, self.hq, self.hq_fov = (t if t is None else t[:n] for t in (self.lq, self.fov, self.hq, self.hq_fov))
         self.lq = self.lq.contiguous(memory_format=torch.channels_last)
         gen = torch_rng(self.seed, 'strength', self.step)
         self.alpha = torch.ones(len(self.lq), device=self.lq.device)
@@ -133,10 +140,11 @@ class Game(Callback):
 
     def loss(self, pred, hq):
         "The generator's total; its parts are kept by name"
-        fake = augment(pred, torch_rng(self.seed, 'look', self.step)) if self.training else pred
+        fake = self.look(pred, 'look') if self.training else pred
         with self.amp() if self.training else contextlib.nullcontext(): verdicts = frozen_call(self.disc, fake).float()
         restored, clean = self.restored() if self.crit.weights['restore'] else (None, None)
-        total, self.parts = self.crit(self.model, self.enhanced, self.lq, hq, self.fov, self.hq_fov, verdicts, self.alpha, restored, clean)
+        total, self.parts = self.crit(self.model, self.enhanced, self.lq, hq, self.fov, self.hq_fov, verdicts, self.alpha, restored, clean,
+                                      self.good, self.good_fov)
         self.parts = {k: v.detach() for k, v in (('total', total), *self.parts.items())}
         if self.training: self.check()
         return total
@@ -145,16 +153,18 @@ class Game(Callback):
         "The network's result for spoiled copies of the guides, each guided by itself or by the average code; and which were not spoiled"
         ds = self.dls.train.dataset
         if self.bank is None: self.bank, self.nearness = match_knobs(ds.lq, ds.hq, ds.size, self.seed)      # of data and seed alone: no part of the state
-        gen, B = torch_rng(self.seed, 'restore' if self.training else 'restore-valid', self.step if self.training else 0), len(self.hq)
+        gen, B = torch_rng(self.seed, 'restore' if self.training else 'restore-valid', self.step if self.training else 0), len(self.good)
         fit, clean, guideless = (torch.rand(3, B, generator=gen) < torch.tensor([[self.matched], [self.clean], [self.guideless]])).unbind()
         knobs = torch.where(fit[:, None], self.bank[torch.randint(len(self.bank), (B,), generator=gen)], torch.rand(B, len(KNOBS), generator=gen))
-        spoiled = corrupt(self.hq, self.hq_fov, knobs, gen, clean).contiguous(memory_format=torch.channels_last)
-        net, (mu, logvar) = self.model, self.enhanced.z
+        spoiled = corrupt(self.good, self.good_fov, knobs, gen, clean).contiguous(memory_format=torch.channels_last)
+        net, (mu, logvar), n = self.model, self.enhanced.z, len(self.hq)
+        if n < B:
+            with self.amp(): mu, logvar = (torch.cat(t) for t in zip((mu, logvar), full_precision(net.guidance(self.good[n:], self.good_fov[n:]))))
         if self.training:                                   # codes move fast in the beginning
             with torch.no_grad(): net.mean_code.lerp_(mu.mean(0, keepdim=True), max(.02, 1/(self.step + 1))); average([net.mean_code])
         code = torch.where(guideless.to(mu.device)[:, None], net.mean_code, draw_code(mu, logvar, gen if self.training else None))
         with self.amp() if self.training else contextlib.nullcontext():
-            return full_precision(net(spoiled, code=code, sample=gen if self.training else None, fov=self.hq_fov, full=True)), clean.to(mu.device)
+            return full_precision(net(spoiled, code=code, sample=gen if self.training else None, fov=self.good_fov, full=True)), clean.to(mu.device)
 
     def check(self):
         "`NotFinite` for the first part of the loss that is not, or the weight behind it, before it can move one"
@@ -182,7 +192,7 @@ class Game(Callback):
 
     def after_step(self):
         "The discriminator's turn, on the x̂ that is there already"
-        real, fake = (augment(t, torch_rng(self.seed, who, self.step)) for who, t in (('real', self.hq), ('fake', self.enhanced.x.detach())))
+        real, fake = self.look(self.hq, 'real'), self.look(self.enhanced.x.detach(), 'fake')
         penal = self.r1 and self.step % self.r1_every == 0
         if penal: real = real.detach().requires_grad_()
         with self.amp(): r, f = (None if penal else self.disc(real)), self.disc(fake)

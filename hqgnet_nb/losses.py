@@ -120,8 +120,9 @@ def restoration_loss(
     fov=None, # B x 1 x H x W: where it counts
     wavelet='db2', # any discrete wavelet of PyWavelets
     levels=3, # how many bands
+    structure=.4, # weight of the last part
 ): # scalar
-    "How far a restored image is from the good one: pixels, wavelet bands, 1 - SSIM in windows of 7 pixels [our reading]"
+    "How far a restored image is from the good one: pixels, wavelet bands, 1 - SSIM and 1 - correlation in windows of 7 pixels [our reading]"
     mean = lambda t: masked_moments(t, fov)[0].mean()
     a, b = to_luma(x), to_luma(z)
     bands = wavedec2(a - b, wavelet, levels, 'symmetric')[1:]
@@ -129,7 +130,9 @@ def restoration_loss(
     pool = lambda t: box(t, 7, 3)
     ma, mb = pool(a), pool(b); va, vb, c = pool(a*a) - ma*ma, pool(b*b) - mb*mb, pool(a*b) - ma*mb
     ssim = (2*ma*mb + 1e-4)*(2*c + 9e-4)/((ma.square() + mb.square() + 1e-4)*(va + vb + 9e-4))
-    return mean((x - z).abs()) + fine + .2*(1 - mean(ssim))
+    weight = vb/(vb + 1e-4)                                # where there is structure: more than a hundredth of the range
+    same = mean(weight*(c + 1e-6)*((va + 1e-6)*(vb + 1e-6)).clamp_min(1e-12).rsqrt())/mean(weight)
+    return mean((x - z).abs()) + fine + .2*(1 - mean(ssim)) + structure*(1 - same)
 
 def doubt_loss(
     doubt, # B x 1 x H x W, log of the expected error
@@ -171,8 +174,10 @@ class HQGLoss(nn.Module):
         hq_fov=None, # B x 1 x H x W of the guides
         verdicts=None, # B x 1 x h x w, the discriminator's verdicts on out.x; None leaves `adv` out
         alpha=None, # B strengths; None: all 1
-        restored=None, # the network's `Enhanced` for spoiled copies of hq, to be compared with hq; None leaves `restore` and `doubt` out
-        clean=None, # B booleans: which of these copies were not spoiled
+        restored=None, # the network's `Enhanced` for spoiled copies of good images; None leaves `restore` and `doubt` out
+        clean=None, # booleans: which of these copies were not spoiled
+        good=None, # the good images themselves; None: hq
+        good_fov=None, # and their fields of view; None: hq_fov
     ): # (total, {name: value before weighting})
         "The total and its parts"
         w, parts = self.weights, {}
@@ -192,6 +197,9 @@ class HQGLoss(nn.Module):
         if w['code'] and net.probe is not None: parts['code'] = code_loss(net.quality, net.probe, out.y[0], out.z[0], sy, sz,
                                                                             *(() if clean is None else (restored.y[0], clean)))
         if w['kl']: parts['kl'] = kl_divergence(*out.z, self.free_bits) + kl_divergence(*out.y, self.free_bits) + kl_divergence(*out.vy, self.free_bits)
-        if restored is not None and w['restore']: parts['restore'] = restoration_loss(restored.x, hq, hq_fov)
-        if restored is not None and w['doubt']: parts['doubt'] = doubt_loss(restored.doubt, restored.x, hq, hq_fov)
+        good, good_fov = (hq, hq_fov) if good is None else (good, good_fov)
+        if restored is not None and w['restore']: parts['restore'] = restoration_loss(restored.x, good, good_fov)
+        if restored is not None and w['doubt']:            # of spoiled images alone: where nothing was to do, nothing is wrong
+            k = slice(None) if clean is None or clean.all() else ~clean
+            parts['doubt'] = doubt_loss(restored.doubt[k], restored.x[k], good[k], good_fov if good_fov is None else good_fov[k])
         return sum(w[k]*v for k, v in parts.items()), parts

@@ -35,19 +35,20 @@ class Budget(Callback):
         steps=None, # the budget in steps of the whole run
         minutes=None, # or in minutes, earlier sittings included
         valid_every=200, # steps between validations
-    ): self.steps, self.minutes, self.every = steps, minutes, valid_every
+        timer=time.monotonic, # a clock, seconds
+    ): self.steps, self.minutes, self.every, self.timer = steps, minutes, valid_every, timer
 
     @property
     def frac(self): return min(1., self.game.step/self.steps if self.steps else self.seconds/(60*self.minutes))
     @property
-    def seconds(self): return self.learn.seconds0 + time.monotonic() - self.t0
+    def seconds(self): return self.learn.seconds0 + self.timer() - self.t0
     @property
     def left(self):
         "Seconds still to go; None as long as nobody can know"
         if self.minutes: return max(0., 60*self.minutes - self.seconds)
         done = self.game.step - self.step0
-        return (time.monotonic() - self.t0)/done*(self.steps - self.game.step) if done > 2 else None
-    def before_fit(self): self.t0, self.step0, self.base, self.valid_now, self.over = time.monotonic(), self.game.step, float(self.learn.lr), False, False
+        return (self.timer() - self.t0)/done*(self.steps - self.game.step) if done > 2 else None
+    def before_fit(self): self.t0, self.step0, self.base, self.valid_now, self.over = self.timer(), self.game.step, float(self.learn.lr), False, False
 
     def before_batch(self):
         if not self.training: return
@@ -64,7 +65,7 @@ class Budget(Callback):
         if not self.valid_now: raise CancelValidException
     def after_epoch(self):
         if self.over: raise CancelFitException
-    def after_fit(self): self.learn.seconds0, self.t0 = self.seconds, time.monotonic()
+    def after_fit(self): self.learn.seconds0, self.t0 = self.seconds, self.timer()
 
 # %% ../nbs/10b_train.ipynb #0f61c182
 def clock(
@@ -218,6 +219,7 @@ def train_for(self: HQGLearner,
     valid_every=None, # steps between validations (and checkpoints); None: about ten in the whole
     choose=None, # which weights `best_net` gives: 'last', or 'rule' for those with the lowest score; None: as before, 'last' at first
     patience=None, # end early after so many validations without a lower score; None: never
+    timer=time.monotonic, # the clock of `minutes`, seconds: what the wall's clock says, or `time.process_time`, which other programs do not slow down
 ): # the learner itself
     "The learner, trained until the budget is used; exactly one of the three is given. Ctrl-C ends it after the step in hand, with a checkpoint [our reading]"
     given = [x for x in (steps, minutes, epochs) if x is not None]
@@ -227,7 +229,7 @@ def train_for(self: HQGLearner,
     if choose not in (None, 'last', 'rule'): raise UserError(f"choose is 'last' or 'rule', not {choose!r}")
     if minutes and place()[1] > 1: raise UserError('several processes have several clocks; give a budget in steps or epochs')
     self.choose, best = choose or self.choose, KeepBest(patience)
-    cbs = [Rule(), best, Budget(steps, minutes, valid_every or (max(20, steps//10) if steps else 100)), *([Checkpoint()] if self.out else [])]
+    cbs = [Rule(), best, Budget(steps, minutes, valid_every or (max(20, steps//10) if steps else 100), timer), *([Checkpoint()] if self.out else [])]
     if self.game.step >= steps if steps else self.elapsed() >= 60*minutes: return self     # used up in earlier sittings
     best.learn = self
     if patience and best.waited() >= patience: return self     # no better for long enough, in earlier sittings

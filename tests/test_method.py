@@ -62,6 +62,19 @@ def grid(change, period):
         worst = max(worst, f[at]/max(np.median([f[p] for p in across]), 1e-4))
     return worst
 
+def test_a_flat_image_stays_flat(trained):
+    learn, lq, fov, guides = trained
+    net, noise = learn.best_net(), torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for level in (.1, .3, .6, .9):
+        flat = torch.full((1, 3, 64, 64), level)
+        with torch.no_grad():
+            change = (net(flat) - flat)[0]
+            changes = [(net(y) - y)[0].mean(0).double().numpy() for y in (flat + .01*noise).clamp(0, 1).split(1)]
+        assert change.amax((1, 2)).sub(change.amin((1, 2))).max() < 1e-3, (level, change.amax(), change.amin())
+        for period in (2, 4, 8, 16):
+            found = np.median([grid(c, period) for c in changes])
+            assert found < 3, (level, period, found)
+
 def test_the_change_has_no_grid(trained):
     learn, lq, fov, guides = trained
     net, n = learn.best_net(), 64
