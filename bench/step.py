@@ -13,20 +13,22 @@ if __name__ == '__main__':
     p = PRESETS['tiny']; last = torch.channels_last; B = p['bs']
     net = HQGNet(3, p['widths'], p['guide_widths'], n_probe=n_style(3)).to(memory_format=last)
     disc, crit = PatchDiscriminator(3, p['d_widths']).to(memory_format=last), HQGLoss()
-    y, z = (torch.rand(B, 3, p['size'], p['size']).to(memory_format=last) for _ in range(2)); fov = torch.ones_like(y[:, :1])
+    n = max(1, round(.25*B))                                  # as many as the game is played with, see `played` in notebook 10
+    y, z = (torch.rand(k, 3, p['size'], p['size']).to(memory_format=last) for k in (n, B)); fov = torch.ones_like(z[:, :1])
     times = {}
     def lap(name, t): times.setdefault(name, []).append(time.perf_counter() - t); return time.perf_counter()
     for k in range(10):
         t0 = t = time.perf_counter(); g = torch_rng(0, k)
-        out = net(y, z, sample=g, fov=fov, hq_fov=fov, full=True); t = lap('generator on LQ images', t)
+        out = net(y, z[:n], sample=g, fov=fov[:n], hq_fov=fov[:n], full=True); t = lap('generator on LQ images', t)
         bad = corrupt(z, fov, torch.rand(B, len(KNOBS), generator=g), g); t = lap('spoiling HQ images', t)
-        back = net(bad, code=out.z[0], sample=g, fov=fov, full=True); t = lap('generator on spoiled HQ images', t)
+        code = net.guidance(z, fov)[0]; back = net(bad, code=code, sample=g, fov=fov, full=True); t = lap('generator on spoiled HQ images', t)
         verdicts = frozen_call(disc, out.x); t = lap('discriminator on the result', t)
-        total, _ = crit(net, out, y, z, fov, fov, verdicts=verdicts, restored=back, clean=torch.zeros(B, dtype=torch.bool)); t = lap('losses', t)
+        total, _ = crit(net, out, y, z[:n], fov[:n], fov[:n], verdicts=verdicts, restored=back, clean=torch.zeros(B, dtype=torch.bool), good=z, good_fov=fov)
+        t = lap('losses', t)
         total.backward(); t = lap('backward', t)
-        d_loss(disc(z), disc(out.x.detach())).backward(); t = lap("discriminator's own step", t)
+        d_loss(disc(z[:n]), disc(out.x.detach())).backward(); t = lap("discriminator's own step", t)
         net.zero_grad(); disc.zero_grad(); lap('step', t0)
     step = statistics.median(times['step'][2:])
     print('| part | share of the step |\n|---|--:|')
     for name, v in times.items(): print(f'| {name} | {statistics.median(v[2:])/step:.2f} |')
-    print(f'\n{B/step:.1f} pairs of images (LQ and HQ) a second, {torch.get_num_threads()} thread(s); medians of 8 steps')
+    print(f'\n{B/step:.1f} images restored a second, {n/step:.1f} LQ images enhanced, {torch.get_num_threads()} thread(s); medians of 8 steps')

@@ -214,7 +214,7 @@ def _after_an_error(learn, error):
 @patch
 def train_for(self: HQGLearner,
     steps=None, # batches; counted from the first step of the run, so a resumed run takes only those left
-    minutes=None, # or wall-clock minutes
+    minutes=None, # or minutes, by `timer`
     epochs=None, # or times through the LQ images
     valid_every=None, # steps between validations (and checkpoints); None: about ten in the whole
     choose=None, # which weights `best_net` gives: 'last', or 'rule' for those with the lowest score; None: as before, 'last' at first
@@ -272,6 +272,7 @@ def train_folders(
     valid_every=None, # steps between validations and checkpoints; None: about ten in the whole
     choose='last', # which weights to keep: 'last', or 'rule' for those of the validation with the lowest score
     patience=None, # end early after so many validations without a lower score; None: never
+    timer=time.monotonic, # the clock of `minutes`, as for `train_for`
     **learner, # more arguments of `HQGLearner`
 ): # the `HQGLearner`
     "Train on two unpaired folders and write the run; `UserError` for what the user can mend [abstract]"
@@ -296,7 +297,7 @@ def train_folders(
         for left in out.glob('.checkpoint.*.pt'): left.unlink(missing_ok=True)      # of a write that was killed
         learn.model.to(device); learn.game.disc.to(device); learn.load(ckpt)
     if not bar or place()[0]: learn.remove_cb(learn.progress)
-    try: learn.train_for(steps, minutes, epochs, valid_every, choose, patience)
+    try: learn.train_for(steps, minutes, epochs, valid_every, choose, patience, timer)
     except KeyboardInterrupt as e:
         kept = f'{ckpt} is kept: go on with --resume' if ckpt.exists() else 'there was no checkpoint yet'
         raise KeyboardInterrupt(f'stopped at step {learn.game.step}; {kept}') from e
