@@ -204,7 +204,9 @@ class Rival:
         size, # side of the training squares, pixels
         method, # the name that training knew it by
         **config, # what else its file shall say, JSON values: seed, steps, seconds …
-    ): self.net, self.size, self.method, self.config, self.log = net.eval(), int(size), method, config, []
+    ):
+        self.net = net.eval().to(memory_format=torch.channels_last)            # as in training: the same bits
+        self.size, self.method, self.config, self.log = int(size), method, config, []
 
     @torch.no_grad()
     def enhance(self,
