@@ -121,6 +121,18 @@ def _run_info(a):
     print('for research and teaching, not for diagnosis')
     return 0
 
+def _run_compare(a):
+    "`hqgnet compare`; returns the exit code"
+    from hqgnet_nb.compare import METHODS, compare_methods, comparison_report, comparison_table, summary
+    rows = compare_methods(a.lq, a.hq, a.test_lq, a.out, a.test_ref, a.test_mask, a.lq_ref, [m.strip() for m in a.methods.split(',')] if a.methods else METHODS,
+                           a.minutes, a.steps, a.seeds, a.size, say=say)
+    table = summary(rows); print(comparison_table(table))
+    for r in table:
+        words = [f'{x} {v[3]} ({v[0]:+.3f} [{v[1]:.3f}, {v[2]:.3f}])' for x in ('ssim', 'structure', 'vesselness_auc') if (v := r.get(f'{x} vs HQG-Net'))]
+        if words: print(f'{r["method"]} beside HQG-Net: {", ".join(words)}')
+    print(f'tables    {a.out/"results.csv"}, {a.out/"summary.json"}\nreport    {comparison_report(a.out, rows)}')
+    return 0
+
 # %% ../nbs/17_cli.ipynb #fc53a3c5
 def ticker():
     "A fastai callback that writes a line to stderr at each validation [our reading]"
@@ -343,6 +355,18 @@ def _add_using(command, device):
     c.add_argument('--uncertainty', action='store_true',
                    help='write OUT/uncertainty/NAME.png too: the error the network expects of each pixel, black 0, white 0.25 of the range or more')
     c.add_argument('--device', **device)
+    c = command('compare', _run_compare, 'train every method for the same time and measure them on the same images')
+    for name, text in (('lq', 'low-quality images to learn from'), ('hq', 'high-quality images to learn from'),
+                       ('test-lq', 'images to measure on, of other patients'), ('test-ref', 'their references, same stems'), ('test-mask', 'masks of their vessels or nerves, same stems'),
+                       ('lq-ref', 'references of --lq, same stems, for the paired ceiling alone')):
+        c.add_argument(f'--{name}', type=Path, required=name in ('lq', 'hq', 'test-lq'), metavar='DIR', help=f'folder of {text}')
+    c.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for all of it; the same command goes on where it was stopped')
+    c.add_argument('--methods', metavar='LIST', help='names with commas between; default: all')
+    g = c.add_mutually_exclusive_group()
+    g.add_argument('--minutes', type=number(float, 0, above=True), default=6., metavar='M', help='of processor time for each training')
+    g.add_argument('--steps', type=number(int, 1), metavar='N', help='of each training, in place of minutes')
+    c.add_argument('--seeds', type=number(int, 1), default=3, metavar='N', help='trainings of each method')
+    c.add_argument('--size', type=number(int, 64, 1024), default=128, metavar='S', help='side of the squares that all is done at, pixels')
     c = command('evaluate', _run_evaluate, 'measure enhanced images against references')
     for name, text in (('pred', 'enhanced images'), ('ref', 'references with the same stems'), ('lq', 'the inputs; adds rows of simple methods'),
                        ('hq', 'good images for colour matching; default: the references'), ('mask', 'masks of vessels or nerves; adds vesselness'),

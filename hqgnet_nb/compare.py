@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from .baselines import BASELINES, _readable, stems
 from .changes import changes, structure_scores
-from .core import UserError, atomic_path, fov_mask, luma, read_image, resize, rng, to_float, to_uint, write_image, write_json
+from .core import UserError, atomic_path, fov_mask, luma, read_image, resize, to_float, to_uint, write_image, write_json
 from .metrics import paired_ci, score
 
 # %% ../nbs/15d_compare.ipynb #817612d8
 CEILING = 'paired ceiling'
 METHODS = (*BASELINES, 'one-sided GAN', 'CycleGAN', 'StillGAN-style', 'HQG-Net', CEILING)
+
+def _rgb(im): return np.repeat(to_float(im)[..., None], 3, -1) if im.ndim == 2 else to_float(im)
 
 def test_images(
     lq, # folder (or file) of images to enhance
@@ -35,7 +37,7 @@ def test_images(
     for name in files['lq']:
         it = dict(name=name, lq=load('lq', name), ref=load('ref', name), mask=load('mask', name))
         if it['mask'] is not None: it['mask'] = luma(it['mask']) > .5
-        if it['ref'] is not None and it['ref'].ndim != it['lq'].ndim: it['ref'], it['lq'] = (im if im.ndim == 3 else np.repeat(im[..., None], 3, -1) for im in (it['ref'], it['lq']))
+        if it['ref'] is not None and it['ref'].ndim != it['lq'].ndim: it |= {k: _rgb(it[k]) for k in ('ref', 'lq')}
         out.append(it | dict(fov=fov_mask(it['lq'] if it['ref'] is None else it['ref'])))
     return out
 
@@ -47,7 +49,7 @@ def measure(
     item, # one of `test_images`
 ) -> dict: # numbers by name
     "Every measure of one result that its item allows; values as a file of 8 bits holds them [our reading]"
-    x = to_float(to_uint(x)); y, ref, mask, fov = (item[k] for k in ('lq', 'ref', 'mask', 'fov'))
+    x, y = (to_float(to_uint(im)) for im in (x, item['lq'])); ref, mask, fov = (item[k] for k in ('ref', 'mask', 'fov'))
     if x.ndim != y.ndim: x = np.repeat(x[..., None], 3, -1) if x.ndim == 2 else luma(x)
     out = {} if ref is None else {k: min(v, 100.) for k, v in score(x, ref, fov, mask).items()}
     rates, _ = changes(x, y, mask, ref, fov)
@@ -76,8 +78,8 @@ def fit_method(
         from hqgnet_nb.enhance import Enhancer
         from hqgnet_nb.train import train_folders
         if not (folder/'config.json').is_file():
-            train_folders(lq, hq, folder, size=size, steps=plan['steps'], minutes=None if plan['steps'] else plan['minutes'], seed=seed, resume=resume, bar=False,
-                          device=plan['device'], timer=time.process_time)
+            train_folders(lq, hq, folder, size=size, steps=plan['steps'], minutes=None if plan['steps'] else plan['minutes'], seed=seed,
+                          resume=resume, bar=False, device=plan['device'], timer=time.process_time)
         e = Enhancer.load(folder, plan['device']); c = e.config
         return e.enhance, dict(steps=c['steps'], seconds=c['seconds'], parameters=sum(p.numel() for p in e.net.parameters()))
     from hqgnet_nb.contest import paired_dls, train_rival
@@ -131,8 +133,8 @@ def compare_methods(
     if shared := set(map(str, stems(test_lq).values())) & {str(f) for d in (lq, hq) for f in stems(d).values()}:
         raise UserError(f'{min(shared)}: to be measured on and to be learned from; keep the test images apart')
     items = test_images(test_lq, test_ref, test_mask, size)
-    plan = dict(lq=str(lq), hq=str(hq), test_lq=str(test_lq), test_ref=test_ref and str(test_ref), test_mask=test_mask and str(test_mask), lq_ref=lq_ref and str(lq_ref),
-                minutes=None if steps else minutes, steps=steps, size=size, device=device, methods=methods, seeds=seeds)
+    plan = {k: v and str(v) for k, v in dict(lq=lq, hq=hq, test_lq=test_lq, test_ref=test_ref, test_mask=test_mask, lq_ref=lq_ref).items()}
+    plan |= dict(minutes=None if steps else minutes, steps=steps, size=size, device=device, methods=methods, seeds=seeds)
     check_folder(out, plan); every = []
     jobs = [(m, s) for m in methods if m in BASELINES for s in [None]] + [(m, s) for s in range(seeds) for m in methods if m not in BASELINES]
     for k, (method, seed) in enumerate(jobs):
@@ -224,19 +226,20 @@ def comparison_report(
     ours = 'HQG-Net' if 'HQG-Net' in plan['methods'] else plan['methods'][-1]; names = list(items)
     mean = lambda m, n, x: float(np.mean([r[x] for r in rows if r['method'] == m and r['name'] == n and r.get(x) is not None] or [np.nan]))
     numbers = [x for x in ('psnr', 'ssim', 'structure', 'vesselness_auc') if any(r.get(x) is not None for r in rows)]
-    images = [dict(name=n, method='prediction' if m == ours else m, **{x: None if (v := mean(m, n, x)) != v else v for x in numbers}) for m in plan['methods'] for n in names]
+    known = lambda m, n: {x: None if (v := mean(m, n, x)) != v else v for x in numbers}
+    images = [dict(name=n, method='prediction' if m == ours else m, **known(m, n)) for m in plan['methods'] for n in names]
     picked = [c['name'] for c in rank_cases(images, k=max(1, most//3))] if 'ssim' in numbers else names[:most]
     def pictures(n):
         tags = {m: slug(m) + ('' if m in BASELINES else '_0') for m in plan['methods']}
         shown = {m: read_image(out/'enhanced'/t/f'{n}.png') for m, t in tags.items()}
         return shown if items[n]['ref'] is None else shown | dict(reference=items[n]['ref'])
     cases = [dict(title=n, images=pictures(n)) for n in picked]
-    rgb = lambda im: np.repeat(to_float(im)[..., None], 3, -1) if im.ndim == 2 else to_float(im)
-    write_image(out/'grid.jpg', to_uint(np.concatenate([np.concatenate([rgb(im) for im in c['images'].values()], 1) for c in cases], 0)))
+    write_image(out/'grid.jpg', to_uint(np.concatenate([np.concatenate([_rgb(im) for im in c['images'].values()], 1) for c in cases], 0)))
     facts = {m: next(r for r in rows if r['method'] == m) for m in plan['methods'] if m not in BASELINES}
     budget = f'{plan["steps"]} steps' if plan['steps'] else f'{plan["minutes"]:g} minutes of processor time'
-    run = {'learned from': f'{plan["lq"]} (LQ) and {plan["hq"]} (HQ), not pairs', 'measured on': f'{len(names)} images of {plan["test_lq"]}', 'size': f'{plan["size"]} pixels',
-           'budget': f'{budget} for each training, {plan["seeds"]} seed(s)', **{m: f'{f["steps"]} steps, {f["seconds"]:.0f} s, {f["parameters"]/1e6:.2f} million parameters' for m, f in facts.items()}}
+    run = {'learned from': f'{plan["lq"]} (LQ) and {plan["hq"]} (HQ), not pairs', 'measured on': f'{len(names)} images of {plan["test_lq"]}',
+           'size': f'{plan["size"]} pixels', 'budget': f'{budget} for each training, {plan["seeds"]} seed(s)'}
+    run |= {m: f'{f["steps"]} steps, {f["seconds"]:.0f} s, {f["parameters"]/1e6:.2f} million parameters' for m, f in facts.items()}
     notes = ['The table shows means over images and seeds with intervals over images; summary.json has the paired intervals over images and seeds.',
              'The paired ceiling sees references in training: it is no rival, it shows what could be reached.']
     from hqgnet_nb.baselines import table_rows
