@@ -357,7 +357,8 @@ def _add_using(command, device):
     c.add_argument('--device', **device)
     c = command('compare', _run_compare, 'train every method for the same time and measure them on the same images')
     for name, text in (('lq', 'low-quality images to learn from'), ('hq', 'high-quality images to learn from'),
-                       ('test-lq', 'images to measure on, of other patients'), ('test-ref', 'their references, same stems'), ('test-mask', 'masks of their vessels or nerves, same stems'),
+                       ('test-lq', 'images to measure on, of other patients'), ('test-ref', 'their references, same stems'),
+                       ('test-mask', 'masks of their vessels or nerves, same stems'),
                        ('lq-ref', 'references of --lq, same stems, for the paired ceiling alone')):
         c.add_argument(f'--{name}', type=Path, required=name in ('lq', 'hq', 'test-lq'), metavar='DIR', help=f'folder of {text}')
     c.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for all of it; the same command goes on where it was stopped')
