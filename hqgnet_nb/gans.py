@@ -80,7 +80,8 @@ class UNet(nn.Module):
         fov=None, # B x 1 x H x W
     ): # B x C x H x W in [0, 1]
         "The enhanced images"
-        return apply_delta(x, self.delta(x, fov))
+        delta = self.delta(x, fov)                          # nothing to change where there is nothing to see
+        return apply_delta(x, delta if fov is None else delta*(fit_mask(fov, x) > .5))
 
 # %% ../nbs/12b_gans.ipynb #10434b15
 def n_params(
@@ -216,14 +217,14 @@ class Rival:
         img, C = to_float(tidy(np.asarray(img), 'image')), self.net.config['channels']
         longest = max(img.shape[:2]); small = img if longest <= 512 else resize(img, tuple(max(1, round(n*512/longest)) for n in img.shape[:2]))
         fov = fov_mask(small).astype(np.float32)             # as in the training data: found at 512 pixels at most
-        dev, x = next(self.net.parameters()).device, to_tensor(img)
+        dev, x, inside = next(self.net.parameters()).device, to_tensor(img), to_tensor(resize(fov, img.shape[:2])) > .5
         y, fov = (to_tensor(resize(t, self.size)) for t in (img, fov))
         if y.shape[1] != C: y = to_luma(y) if C == 1 else y.expand(-1, 3, -1, -1)
         delta = self.net.delta(y.to(dev), fov.to(dev)).cpu()
         if delta.shape[-2:] != x.shape[-2:]:
             delta = F.interpolate(delta, size=x.shape[-2:], mode='bilinear', antialias=True, align_corners=False)
         if C > x.shape[1]: delta = delta.mean(1, keepdim=True)
-        return to_array(apply_delta(x, delta))
+        return to_array(apply_delta(x, delta*inside))
 
     __call__ = enhance
 
