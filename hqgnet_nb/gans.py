@@ -248,7 +248,8 @@ def load_rival(
     for f in (weights, conf):
         if not f.is_file(): raise UserError(f'{f}: not found; give the folder that a rival was saved in')
     try: config = json.loads(conf.read_text(encoding='utf-8')); model, size, method = (config.pop(k) for k in ('model', 'size', 'method'))
-    except (ValueError, KeyError, TypeError, AttributeError) as e: raise UserError(f'{conf}: does not describe a rival ({type(e).__name__}); train it again') from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(f'{conf}: does not describe a rival ({type(e).__name__}); train it again') from e
     if (schema := config.pop('schema', None)) != RIVAL_SCHEMA: raise UserError(f'{conf}: schema {schema}, this version reads {RIVAL_SCHEMA}; train it again')
     if not isinstance(size, int) or size < 32: raise UserError(f'{conf}: size {size!r} is no training size; train it again')
     try: net = UNet(**model); net.load_state_dict(load_file(weights))

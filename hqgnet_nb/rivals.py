@@ -85,9 +85,10 @@ class Pool:
 
 # %% ../nbs/12c_rivals.ipynb #ce4e7e82
 class CycleGAN(nn.Module):
-    "Two generators, two discriminators, and the way back [CycleGAN's source]"
+    "Two generators, two discriminators, and the way back [CycleGAN's source; weight of the identity: our reading]"
     label, paired, bs, lr, betas = 'CycleGAN', False, 1, 2e-4, (.5, .999)
     generators, judges, parts = ('net', 'back'), ('d_hq', 'd_lq'), ('adv', 'adv_back', 'cycle', 'identity', 'd_hq', 'd_lq')
+    identity = .5                                            # weight of the identity term; the source's default is 5, see above
     def __init__(self,
         channels=3, # of the images, 1 or 3
         widths=(12, 24, 48, 96), # of both generators
@@ -105,7 +106,7 @@ class CycleGAN(nn.Module):
         l1 = lambda a, b: 2*(a - b).abs().mean()             # the source's images lie in [-1, 1]
         parts = dict(adv=g_loss(frozen_call(self.d_hq, good), 'lsgan'), adv_back=g_loss(frozen_call(self.d_lq, bad), 'lsgan'),
                      cycle=10*(l1(self.back(good, fov), lq) + l1(self.net(bad, hq_fov), hq)),
-                     identity=5*(l1(self.net(hq, hq_fov), hq) + l1(self.back(lq, fov), lq)))
+                     identity=self.identity*(l1(self.net(hq, hq_fov), hq) + l1(self.back(lq, fov), lq)))
         return parts | self.more(lq, hq, good, bad, draw), (lq, hq, good, bad)
 
     def more(self,
@@ -173,7 +174,8 @@ def training_cost(
 ): # dict(parameters, flops): of all networks that training moves; operations for one training image, forward and backward
     "What a method costs in training [our reading]"
     from torch.utils.flop_counter import FlopCounterMode
-    m = RIVALS[method](channels, PRESETS[preset]['widths']); x = torch.rand(m.bs, channels, size, size, generator=torch_rng(0, 'cost')); fov = torch.ones_like(x[:, :1])
+    m = RIVALS[method](channels, PRESETS[preset]['widths'])
+    x = torch.rand(m.bs, channels, size, size, generator=torch_rng(0, 'cost')); fov = torch.ones_like(x[:, :1])
     with FlopCounterMode(display=False) as count:
         parts, seen = m.play(x, fov, x.flip(-1), fov, lambda what: torch_rng(0, what))
         sum(parts.values()).backward()
