@@ -155,7 +155,7 @@ def main():
     def write(**row):
         new = not a.out.exists()
         with open(a.out, 'a', newline='') as f:
-            w = csv.DictWriter(f, FIELDS, lineterminator='\n')
+            w = csv.DictWriter(f, FIELDS, extrasaction='ignore', lineterminator='\n')
             if new: w.writeheader()
             w.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
         shown = [f'{k} {row[k]:.3f}' for k in ('psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr') if k in row]
