@@ -130,8 +130,8 @@ def restoration_loss(
     pool = lambda t: box(t, 7, 3)
     ma, mb = pool(a), pool(b); va, vb, c = pool(a*a) - ma*ma, pool(b*b) - mb*mb, pool(a*b) - ma*mb
     ssim = (2*ma*mb + 1e-4)*(2*c + 9e-4)/((ma.square() + mb.square() + 1e-4)*(va + vb + 9e-4))
-    weight = vb/(vb + 1e-4)                                # where there is structure: more than a hundredth of the range
-    same = mean(weight*(c + 1e-6)*((va + 1e-6)*(vb + 1e-6)).clamp_min(1e-12).rsqrt())/mean(weight)
+    weight = vb.clamp_min(0)/(vb.clamp_min(0) + 1e-4)                                # where there is structure: more than a hundredth of the range
+    same = mean(weight*(c + 1e-6)*((va + 1e-6)*(vb + 1e-6)).clamp_min(1e-12).rsqrt())/mean(weight).clamp_min(1e-6)
     return mean((x - z).abs()) + fine + .2*(1 - mean(ssim)) + structure*(1 - same)
 
 def doubt_loss(
