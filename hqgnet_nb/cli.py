@@ -124,8 +124,9 @@ def _run_info(a):
 def _run_compare(a):
     "`hqgnet compare`; returns the exit code"
     from hqgnet_nb.compare import METHODS, compare_methods, comparison_report, comparison_table, summary
-    rows = compare_methods(a.lq, a.hq, a.test_lq, a.out, a.test_ref, a.test_mask, a.lq_ref, [m.strip() for m in a.methods.split(',')] if a.methods else METHODS,
-                           a.minutes, a.steps, a.seeds, a.size, say=say)
+    methods, more = [m.strip() for m in a.methods.split(',')] if a.methods else METHODS, dict(group=a.groups) if a.groups else {}
+    rows = compare_methods(a.lq, a.hq, a.test_lq, a.out, a.test_ref, a.test_mask, a.lq_ref, methods, a.minutes, a.steps, a.seeds, a.size, say=say,
+                           seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, **more)
     table = summary(rows); print(comparison_table(table))
     for r in table:
         words = [f'{x} {v[3]} ({v[0]:+.3f} [{v[1]:.3f}, {v[2]:.3f}])' for x in ('ssim', 'structure', 'vesselness_auc') if (v := r.get(f'{x} vs HQG-Net'))]
@@ -359,7 +360,9 @@ def _add_using(command, device):
     for name, text in (('lq', 'low-quality images to learn from'), ('hq', 'high-quality images to learn from'),
                        ('test-lq', 'images to measure on, of other patients'), ('test-ref', 'their references, same stems'),
                        ('test-mask', 'masks of their vessels or nerves, same stems'),
-                       ('lq-ref', 'references of --lq, same stems, for the paired ceiling alone')):
+                       ('lq-ref', 'references of --lq, same stems, for the paired ceiling alone'),
+                       ('seg-images', 'clean images that a frozen segmenter learns from, such as those of --test-ref'),
+                       ('seg-masks', 'their masks, same stems')):
         c.add_argument(f'--{name}', type=Path, required=name in ('lq', 'hq', 'test-lq'), metavar='DIR', help=f'folder of {text}')
     c.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for all of it; the same command goes on where it was stopped')
     c.add_argument('--methods', metavar='LIST', help='names with commas between; default: all')
@@ -368,6 +371,9 @@ def _add_using(command, device):
     g.add_argument('--steps', type=number(int, 1), metavar='N', help='of each training, in place of minutes')
     c.add_argument('--seeds', type=number(int, 1), default=3, metavar='N', help='trainings of each method')
     c.add_argument('--size', type=number(int, 64, 1024), default=128, metavar='S', help='side of the squares that all is done at, pixels')
+    c.add_argument('--areas', action='store_true', help='the masks mark areas, such as polyps, and not lines: they are for the segmenter alone')
+    c.add_argument('--groups', type=Path, metavar='CSV',
+                   help='columns file, group: the patient or sequence of each test image; default: what its name has before the first _')
     c = command('evaluate', _run_evaluate, 'measure enhanced images against references')
     for name, text in (('pred', 'enhanced images'), ('ref', 'references with the same stems'), ('lq', 'the inputs; adds rows of simple methods'),
                        ('hq', 'good images for colour matching; default: the references'), ('mask', 'masks of vessels or nerves; adds vesselness'),

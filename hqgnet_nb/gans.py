@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from .core import UserError, atomic_path, fov_mask, resize, tidy, to_array, to_float, to_tensor, write_json
-from .generator import MAX_DELTA, apply_delta
+from .generator import MAX_DELTA, apply_delta, band_change, to_logit
 from .guidance import ResBlock, box, fit_mask, masked_moments, with_detail
 from .losses import to_luma
 
@@ -41,15 +41,16 @@ class UNet(nn.Module):
         channels=3, # of the images, 1 or 3
         widths=(12, 24, 48, 96), # channels of the four encoder stages
         attention=False, # weigh skips and change by darkness, as EnlightenGAN does
+        bands=4, # wavelet bands of the input that the head may weaken or amplify; 0: none
     ):
         super().__init__()
-        self.config = dict(channels=channels, widths=list(widths), attention=attention)
+        self.config = dict(channels=channels, widths=list(widths), attention=attention, bands=bands)
         w1, w2, w3, w4 = widths
         self.encoder = nn.ModuleList(ResBlock(i, o, first=k == 0) for k, (i, o) in enumerate(zip((2*channels + attention, w1, w2, w3), widths)))
         io = ((w4, w3), (2*w3, w2), (2*w2, w1), (2*w1, w1))
         self.decoder = nn.ModuleList(ResBlock(i, o) for i, o in io)
         self.norms = nn.ModuleList(PlainNorm(o) for _, o in io)
-        self.out = nn.Conv2d(w1, channels, 1)
+        self.out = nn.Conv2d(w1, channels + bands*min(channels, 2), 1)                  # h, and the gains of brightness and of colour
         nn.init.normal_(self.out.weight, std=.02); nn.init.zeros_(self.out.bias)        # training begins near the identity
 
     def delta(self,
@@ -72,7 +73,8 @@ class UNet(nn.Module):
         for k, (block, norm) in enumerate(zip(self.decoder, self.norms)):
             h = F.interpolate(h, scale_factor=2, mode='bilinear', align_corners=False)
             h = norm(block(torch.cat([h, feats[3 - k]], 1) if k else h), fov)
-        h = self.out(F.leaky_relu(h, .2))
+        h, gains = self.out(F.leaky_relu(h, .2)).split([self.config['channels'], self.out.out_channels - self.config['channels']], 1)
+        h = h + band_change(to_logit(x), gains, fov)
         return MAX_DELTA*torch.tanh((h if dark is None else h*dark)/MAX_DELTA)[..., :H, :W]
 
     def forward(self,

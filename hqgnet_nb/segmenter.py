@@ -144,7 +144,7 @@ def train_segmenter(
         for group in opt.param_groups: group['lr'] = lr*(.5 + .5*math.cos(math.pi*used))
         x, m, f = _draw(*data, size, batch, torch_rng(seed, 'segmenter', step))
         loss = segmentation_loss(net(x), m, f, cldice); opt.zero_grad(); loss.backward(); opt.step(); done = step + 1
-    return Segmenter(net, dict(widths=list(widths), size=size, steps=done, seed=seed, batch=batch, lr=lr, cldice=cldice, images=n, loss=float(loss)))
+    return Segmenter(net, dict(widths=list(widths), size=size, steps=done, seed=seed, batch=batch, lr=lr, cldice=cldice, images=n, loss=loss.item()))
 
 # %% ../nbs/11d_segmenter.ipynb #87ce82a4
 SCORES = ('dice', 'cldice', 'sensitivity', 'auc')
