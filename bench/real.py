@@ -4,7 +4,7 @@ Needs HQGNET_DATA. Images are split by patient, region of the eye, or sequence; 
 learn from and, with their originals as references, to measure on. Nothing is trained on the test part. Each row of --out is one method on one data set with one
 seed; what is there already is not run again, so a stopped command goes on. One thread for each training, and a clock that counts its own
 seconds alone: minutes are minutes of one core, whatever else the machine does."""
-import argparse, csv, os, sys, time
+import argparse, csv, os, sys, time, warnings
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
@@ -16,10 +16,10 @@ from hqgnet_nb.degrade import degrade_folder
 from hqgnet_nb.discriminator import PatchDiscriminator
 from hqgnet_nb.enhance import Enhancer
 from hqgnet_nb.generator import HQGNet, save_net
-from hqgnet_nb.learner import HQGLearner, PRESETS
+from hqgnet_nb.learner import HQGLearner, PRESETS, set_seed
 from hqgnet_nb.losses import HQGLoss, n_style
 from hqgnet_nb.metrics import auc, score
-from hqgnet_nb.phantoms import write_phantoms
+from hqgnet_nb.phantoms import phantom, write_phantoms
 import hqgnet_nb.train          # noqa: F401  gives a learner train_for
 
 FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'method', 'n', 'psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr',
@@ -32,7 +32,14 @@ VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary
                 fast_g=dict(lr=4e-3), less_wavelet=dict(weights=dict(wavelet=2.)), less_restore=dict(weights=dict(restore=10.)),
                 # the discriminator's
                 no_r1=dict(r1=0.), strong_r1=dict(r1=.2), every_r1=dict(r1_every=1), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
-                no_augment=dict(shift=None), two_scales=dict(scales=2))
+                no_augment=dict(shift=None), two_scales=dict(scales=2),
+                # notebook 22's
+                no_guide=dict(guide=False), sigmoid_head=dict(head='sigmoid'), adain=dict(rho=1), adaln=dict(rho=0), no_ema=dict(ema=0.),
+                haar=dict(wavelet='haar'), sym4=dict(wavelet='sym4'), coarse_band=dict(levels=(3,)), no_code=dict(weights=dict(code=0.)),
+                no_consistency=dict(weights=dict(consistency=0.)), no_kl=dict(weights=dict(kl=0.)))
+# no training: the networks of `base`, guided otherwise
+GUIDES = dict(guide_other='a good image, each time another', guide_shuffled='such an image, its squares of 8 pixels shuffled', guide_self='the input itself',
+              guide_wrong='a generated image of another modality')
 GENERATED = dict(generated_fundus='fundus', generated_cornea='cornea', generated_endoscopy='endoscopy')
 
 def parts(kind, root, valid=False):
@@ -121,13 +128,34 @@ def judge(learn, e, work):
     prefers = lambda a, b: auc(np.array(a + b), np.arange(len(a) + len(b)) < len(a))
     return dict(d_memory=prefers(known, new), d_skill=prefers(new, fake))
 
+class NoGuide(HQGNet):
+    "The code of the guide is zero, in training and afterwards"
+    def forward(self, lq, hq=None, strength=1., sample=None, fov=None, hq_fov=None, code=None, stats=None, full=False):
+        return super().forward(lq, None, strength, sample, fov, None, self.mean_code.new_zeros(len(lq), self.mean_code.shape[1]), stats, full)
+
+def guided(variant, work, seed):
+    "The `base` of a seed as a function of the image alone, guided as `GUIDES` says"
+    e, gen = Enhancer.load(work/f'base_{seed}', 'cpu'), np.random.default_rng(seed); hq = [to_float(read_image(f)) for f in list_images(work/'hq')]
+    other = next(k for k in ('endoscopy', 'cornea', 'fundus') if k not in str(work))
+    strange = [phantom(other, 128, 300 + s)['image'] for s in range(8)]
+    def shuffled(im):
+        n = 128//8; t = resize(im, 128).reshape(n, 8, n, 8, -1).transpose(0, 2, 1, 3, 4).reshape(n*n, 8, 8, -1)
+        return gen.permutation(t).reshape(n, n, 8, 8, -1).transpose(0, 2, 1, 3, 4).reshape(128, 128, -1).squeeze()
+    like = lambda g, y: g if g.ndim == y.ndim else luma(g) if y.ndim == 2 else np.repeat(g[..., None], 3, -1)
+    pick = lambda of: of[int(gen.integers(len(of)))]
+    guide = dict(guide_other=lambda y: pick(hq), guide_shuffled=lambda y: shuffled(pick(hq)), guide_self=lambda y: y,
+                 guide_wrong=lambda y: like(pick(strange), y))[variant]
+    return lambda y: e.enhance(y, guide=guide(y))
+
 def train(kind, work, variant, seed, minutes, steps):
     "An `Enhancer` and what is to be said about its training"
     v = dict(VARIANTS[variant]); p = PRESETS['tiny']; torch.set_num_threads(1)
     dls = unpaired_dls(work/'lq', work/'hq', 128, v.pop('bs', p['bs']), seed, levels=v.pop('levels_of_scale', 2))
-    crit = HQGLoss(v.pop('weights', None), **{k: v.pop(k) for k in ('levels', 'gan') if k in v})
-    shape = {k: v.pop(k) for k in ('head', 'bands') if k in v}
-    net = HQGNet(dls.channels, p['widths'], p['guide_widths'], n_probe=n_style(dls.channels), **shape) if shape else None
+    crit = HQGLoss(v.pop('weights', None), **{k: v.pop(k) for k in ('levels', 'gan', 'wavelet') if k in v})
+    shape = {k: v.pop(k) for k in ('head', 'bands') if k in v}; rho, guide = v.pop('rho', None), v.pop('guide', True)
+    set_seed(seed); net = (HQGNet if guide else NoGuide)(dls.channels, p['widths'], p['guide_widths'], n_probe=n_style(dls.channels), **shape)
+    if rho is not None:
+        for b in net.vin: b.rho_logit.requires_grad_(False).fill_(40.*rho - 20)
     disc = PatchDiscriminator(dls.channels, p['d_widths'], scales=v.pop('scales')) if 'scales' in v else None
     small = lambda f: resize(to_float(read_image(f)), 128)
     way = Way([(small(work/'test'/f.name), small(f)) for f in list_images(work/'ref')[:12]])
@@ -142,7 +170,7 @@ def train(kind, work, variant, seed, minutes, steps):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', default='fundus,cornea,endoscopy', help=f'also {", ".join(GENERATED)}: phantoms')
-    p.add_argument('--variants', default='base', help=', '.join(VARIANTS))
+    p.add_argument('--variants', default='base', help=', '.join([*VARIANTS, *GUIDES]))
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--steps', type=int); p.add_argument('--seeds', default='0,1,2', help='comma-separated')
     p.add_argument('--pixels', type=int, default=128, help='side of the images; 0: as they are')
     p.add_argument('--valid', action='store_true', help='learn from and measure on the training part alone, to choose by')
@@ -173,6 +201,14 @@ def main():
         for variant in a.variants.split(','):
             for seed in map(int, a.seeds.split(',')):
                 if (kind, str(a.pixels), variant, str(seed)) in done: continue
+                if variant in GUIDES:
+                    if not (work/f'base_{seed}').exists(): sys.exit(f'real: {variant} asks the network of base with seed {seed}; run that first')
+                    with warnings.catch_warnings():                    # of a guide of another kind: this is what is asked for
+                        warnings.simplefilter('ignore')
+                        for d, lq, ref, masks in sets:
+                            scores = measure(guided(variant, work, seed), work, lq, ref, masks)
+                            write(data=d, pixels=a.pixels, variant=variant, seed=seed, minutes='', method='HQG-Net', **scores)
+                    continue
                 e, facts = train(kind, work, variant, seed, a.minutes, a.steps)
                 hq = measure(e.enhance, work, 'ref', 'ref')['psnr']            # good images that were never trained on, put in as they are
                 for d, lq, ref, masks in sets:
