@@ -23,7 +23,7 @@ from hqgnet_nb.phantoms import phantom, write_phantoms
 import hqgnet_nb.train          # noqa: F401  gives a learner train_for
 
 FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'method', 'n', 'psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr',
-          'best_on_way', 'last_on_way', 'active_z', 'separation', 'rho_doubt', 'rho_pooled', 'rho_codes', 'd_memory', 'd_skill']
+          'best_on_way', 'last_on_way', 'rule_on_way', 'rho_score', 'active_z', 'separation', 'rho_doubt', 'rho_pooled', 'rho_codes', 'd_memory', 'd_skill']
 VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary=dict(weights=dict(adv=0.)), no_wavelet=dict(weights=dict(wavelet=0.)),
                 no_style=dict(weights=dict(style=0.)), no_encoder=dict(weights=dict(encoder=0.)),
                 only_restore=dict(weights=dict(adv=0., wavelet=0., encoder=0., consistency=0., style=0.)),
@@ -162,8 +162,10 @@ def train(kind, work, variant, seed, minutes, steps):
     learn = HQGLearner(dls, net=net, disc=disc, crit=crit, seed=seed, cbs=way, **v); learn.remove_cb(learn.progress)
     learn.train_for(steps=steps, minutes=None if steps else minutes, valid_every=50, choose='last', timer=time.process_time)
     last = [r for r in learn.history.rows if r['split'] == 'valid'][-1]
-    save_net(learn.best_net(), work/f'{variant}_{seed}', size=128)
-    facts = dict(steps=learn.game.step, seconds=round(learn.elapsed()), best_on_way=max(s for _, s in way.ssim), last_on_way=way.ssim[-1][1])
+    score = {r['step']: r['score'] for r in learn.history.rows if 'score' in r}; judged = np.array([(score[k], s) for k, s in way.ssim if k in score])
+    facts = dict(steps=learn.game.step, seconds=round(learn.elapsed()), best_on_way=max(s for _, s in way.ssim), last_on_way=way.ssim[-1][1],
+                 rule_on_way=float(judged[judged[:, 0].argmin(), 1]), rho_score=spearman(*judged.T))     # what `choose='rule'` would have kept
+    save_net(learn.best_net(), work/f'{variant}_{seed}', size=128, steps=facts['steps'], seconds=facts['seconds'])
     e = Enhancer(learn.best_net(), 128, 'cpu')
     return e, facts | {k: last[k] for k in ('active_z', 'separation')} | judge(learn, e, work)
 
