@@ -328,6 +328,9 @@ class History(Callback):
         if self.game.step > 200 and (row['active_z'] < 4 or row['separation'] < .2):
             warnings.warn(f"the codes collapse: {row['active_z']} active dimensions, LQ-HQ separation {row['separation']:.2f}; "
                           "raise the `code` weight or lower `kl`", stacklevel=2)
+        low = min(r['total'] for r in self.rows if 'total' in r)
+        if row['total'] > 1e3*min(max(low, 1), 50):              # finite, but nothing comes of it; before a checkpoint is overwritten
+            raise NotFinite(f'step {self.game.step}: the validation loss is {row["total"]:.2g}: the training diverges')
         return row
 
 # %% ../nbs/10_learner.ipynb #e56684d7
