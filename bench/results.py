@@ -2,12 +2,13 @@
 
 Needs HQGNET_DATA for the real images. The parts are those of bench/real.py; the fundus test part has DRIVE's images too, whose vessels were
 traced by hand. --out gets a file for each data set, a line for each test image, method and seed. All data sets get their first seed, then all
-their second: a stopped command leaves whole seeds, and goes on where it was stopped. Minutes are of one core. Where bench/real.py has trained HQG-Net (with
-`--minutes 6`, the default), its networks are taken."""
+their second: a stopped command leaves whole seeds, and goes on where it was stopped. Minutes are of one core. Where bench/real.py has trained
+HQG-Net (with `--minutes 6`, the default), its networks are taken."""
 import argparse, csv, os, shutil, sys
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
+from hqgnet_nb.baselines import BASELINES
 from hqgnet_nb.compare import METHODS, compare_methods, comparison_report
 from hqgnet_nb.core import list_images, read_image, write_image
 sys.path.insert(0, str(Path(__file__).parent))
@@ -67,6 +68,8 @@ def main():
                 with open(a.out/f'compare_{kind}.csv', 'w', newline='') as f:      # shorter numbers: it is kept with the project
                     w = csv.DictWriter(f, rows[0], lineterminator='\n'); w.writeheader()
                     w.writerows({k: f'{float(v):.4g}' if '.' in v and k not in ('name', 'group') else v for k, v in r.items()} for r in rows)
+            plain = [m for m in methods if m in BASELINES]
+            compare_methods(**ask, out=out, methods=plain, minutes=a.minutes, seeds=seeds, say=say)     # claims the folder
             for k in range(seeds):                             # the same training as there: not done twice
                 old, new = work/f'base_{k}', out/'runs'/f'hqg_net_{k}'
                 if a.minutes == 6 and (old/'config.json').is_file() and not new.exists(): shutil.copytree(old, new)
