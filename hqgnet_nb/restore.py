@@ -210,7 +210,7 @@ def known_looks(
     size, # side of the views, pixels
     n=256, # images at most
     ridge=.02, # added to the variances: few images say little about a covariance
-): # dict: print_mean (n), print_precision (n x n), print_reach (1): the strangeness from which on an image is of another kind; 0: too few images to say
+): # dict: print_mean (n), print_precision (n x n), print_reach (1): nine of ten good images are less strange than this; 0: too few images to say
     "What the good images look like as a whole [our reading]"
     views = [hq.view(k, size) for k in sorted({int(i*len(hq)/n) for i in range(n)})]
     p = torch.cat([fingerprint(*(t[None] for t in v)) for v in views])
@@ -221,4 +221,4 @@ def known_looks(
     # how far may one of them be? asked of images that the covariance has not seen
     fold = torch.arange(len(p)) % 4
     far = torch.cat([strangeness(p[fold == k], *fit(p[fold != k])) for k in range(4)])
-    return dict(zip(('print_mean', 'print_precision'), fit(p))) | dict(print_reach=1.1*far.max()[None])
+    return dict(zip(('print_mean', 'print_precision'), fit(p))) | dict(print_reach=far.quantile(.9)[None])
