@@ -354,7 +354,8 @@ def _add_using(command, device):
     c.add_argument('--quality', choices=['auto', 'fast', 'full'], default='auto',
                    help='fast: the change is found on a small copy; full: its fine part at full size; auto: full up to four times the training size')
     c.add_argument('--uncertainty', action='store_true',
-                   help='write OUT/uncertainty/NAME.png too: the error the network expects of each pixel, black 0, white 0.25 of the range or more')
+                   help='write OUT/uncertainty/NAME.png too: the error the network expects of each pixel at strength 1, whatever --strength is; black 0, '
+                        'white 0.25 of the range or more')
     c.add_argument('--device', **device)
     c = command('compare', _run_compare, 'train every method for the same time and measure them on the same images')
     for name, text in (('lq', 'low-quality images to learn from'), ('hq', 'high-quality images to learn from'),
