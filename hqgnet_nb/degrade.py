@@ -8,7 +8,7 @@ __all__ = ['FACTORS', 'CHANCE', 'RANGES', 'LISTS', 'WHOLE', 'sample_params', 'ch
            'flatten', 'shift_lines', 'speckle', 'low_light', 'specular', 'smoke', 'shake', 'colour_noise']
 
 # %% ../nbs/02_degrade.ipynb #4634c9c1
-import math, numbers
+import json, math, numbers
 from pathlib import Path
 import numpy as np
 from .core import ImageError, UserError, fov_mask, list_images, read_image, rng, to_float, to_uint, write_image, write_json
@@ -112,6 +112,14 @@ def degrade(
     return out if not grey else out[..., 0] if kind == 'cornea' else out.mean(-1)
 
 # %% ../nbs/02_degrade.ipynb #b2a368af
+def _record(folder):
+    "The degradations that a folder records so far; `UserError` where that cannot be read, since it would be lost"
+    path = Path(folder)/'degradations.json'
+    try: old = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    except (OSError, ValueError) as e: raise UserError(f'{path}: cannot be read ({type(e).__name__}); move it away or choose another folder') from e
+    if not isinstance(old, dict): raise UserError(f'{path}: is no record of degradations; move it away or choose another folder')
+    return old
+
 def degrade_folder(
     src, # folder of good images, or one file
     out, # folder to be written: the same sub-folders and stems, as .png, and degradations.json
@@ -119,22 +127,24 @@ def degrade_folder(
     seed=0, # non-negative integer
     progress=None, # a function that wraps the files as they are gone through, such as tqdm
 ) -> tuple: # number of files written, list of (path, message) for those that failed
-    "Spoil every image of a folder and record how; `UserError` where nothing can be begun [our reading]"
+    "Spoil every image of a folder and record how, beside what the record holds; `UserError` where nothing can be begun [our reading]"
     sample_params(kind, seed)                                          # bad arguments before the first file, not after it
     src, out, files = Path(src).expanduser(), Path(out).expanduser(), list_images(src)
     base = src if src.is_dir() else src.parent; folder = base.resolve()
     if out.resolve() == folder or (src.is_dir() and folder in out.resolve().parents):
         raise UserError(f'{out}: lies in the folder of good images; choose another folder for the result')
-    done, failures = {}, []
-    for f in (progress or iter)(files):
-        try:
-            name = f.relative_to(base).with_suffix('').as_posix()
-            if f'{name}.png' in done: raise ImageError(f'{f}: another image has this stem; rename one of them')
-            img = read_image(f)
-            params = sample_params(kind, int(rng(seed, 'degrade', name).integers(2**31)))
-            deep = img.dtype if img.dtype.kind == 'u' else np.uint8
-            write_image(out/f'{name}.png', to_uint(degrade(img, params), deep))
-            done[f'{name}.png'] = params
-        except (UserError, MemoryError, ValueError, OSError) as e: failures.append((f, str(e) or type(e).__name__))
-    if done: write_json(out/'degradations.json', done)
+    done, failures, old = {}, [], _record(out)
+    try:
+        for f in (progress or iter)(files):
+            try:
+                name = f.relative_to(base).with_suffix('').as_posix()
+                if f'{name}.png' in done: raise ImageError(f'{f}: another image has this stem; rename one of them')
+                img = read_image(f)
+                params = sample_params(kind, int(rng(seed, 'degrade', name).integers(2**31)))
+                deep = img.dtype if img.dtype.kind == 'u' else np.uint8
+                write_image(out/f'{name}.png', to_uint(degrade(img, params), deep))
+                done[f'{name}.png'] = params
+            except (UserError, MemoryError, ValueError, OSError) as e: failures.append((f, str(e) or type(e).__name__))
+    finally:                                                           # also where Ctrl-C ends it: no image without its record
+        if done: write_json(out/'degradations.json', old | done)
     return len(done), failures
