@@ -166,6 +166,11 @@ def _check_outside(out, **folders):
         if f and full(out).is_relative_to(full(f)):
             raise UserError(f'--out {out}: lies in --{name.replace("_", "-")} {f}, and its pictures would be taken for images of it; choose another folder')
 
+def _grouping(word):
+    "The grouping that --group names: a function file -> group"
+    from hqgnet_nb import data
+    return dict(patient=data.patient, number=data.number).get(word) or data.csv_groups(word)
+
 def _run_train(a):
     "`hqgnet train`; returns the exit code"
     _check_outside(a.out, lq=a.lq, hq=a.hq, valid_lq=a.valid_lq, valid_ref=a.valid_ref)
@@ -175,7 +180,7 @@ def _run_train(a):
         raise UserError('--valid-ref needs --valid-lq, the images that it is the reference of')
     learn = train(lq=a.lq, hq=a.hq, out=a.out, preset=a.preset, size=a.size, epochs=a.epochs, steps=a.steps, minutes=a.minutes, seed=a.seed,
                   device=a.device, resume=a.resume, valid_lq=a.valid_lq, valid_ref=a.valid_ref, choose=a.choose, patience=a.patience, mixed=a.mixed,
-                  **({} if a.lr is None else dict(lr=a.lr)))
+                  crop=a.crop, group=a.group and _grouping(a.group), **({} if a.lr is None else dict(lr=a.lr)))
     if int(os.environ.get('RANK', 0)): return 0                # the first of several processes speaks
     from hqgnet_nb.summary import summarise
     kept = f', the weights of step {learn.best["step"]} kept' if learn.choose == 'rule' and learn.best and learn.best['step'] != learn.game.step else ''
@@ -332,14 +337,18 @@ def _add_making(command, seed, kind, device):
     g.add_argument('--steps', type=number(int, 1), metavar='N', help='budget: batches')
     g.add_argument('--minutes', type=number(float, 0, above=True), metavar='M', help='budget: minutes; 10 where no budget is given')
     c.add_argument('--lr', type=number(float, 0, above=True), metavar='R', help="learning rate of the generator; default: the library's")
-    c.add_argument('--choose', choices=['last', 'rule'], default='last',
-                   help='weights to keep: the last, or of the validation that a rule without references likes best')
+    c.add_argument('--choose', choices=['last', 'rule'],
+                   help='weights to keep: the last, or of the validation that a rule without references likes best; default: as before, last at first')
     c.add_argument('--patience', type=number(int, 1), metavar='N', help='end early after N validations that the rule likes no better')
     c.add_argument('--mixed', action='store_true', help='half precision; faster on a GPU')
     c.add_argument('--seed', **seed); c.add_argument('--device', **device)
     c.add_argument('--resume', action='store_true', help='go on with the run in --out; the budget counts from its beginning')
     c.add_argument('--valid-lq', type=Path, metavar='DIR', help='validation images; default: a tenth of --lq is kept out of training')
     c.add_argument('--valid-ref', type=Path, metavar='DIR', help='their references, same order, for the log only')
+    c.add_argument('--crop', action='store_true', help='cut the black borders off all of these images')
+    c.add_argument('--group', metavar='patient|number|CSV',
+                   help='what no group of is both validated on and trained on: patient, the name up to the first _; number, the first in the name; '
+                        'or a table with the columns file, group')
 
 # %% ../nbs/17_cli.ipynb #2b43838c
 def _add_using(command, device):
@@ -354,7 +363,8 @@ def _add_using(command, device):
     c.add_argument('--quality', choices=['auto', 'fast', 'full'], default='auto',
                    help='fast: the change is found on a small copy; full: its fine part at full size; auto: full up to four times the training size')
     c.add_argument('--uncertainty', action='store_true',
-                   help='write OUT/uncertainty/NAME.png too: the error the network expects of each pixel, black 0, white 0.25 of the range or more')
+                   help='write OUT/uncertainty/NAME.png too: the error the network expects of each pixel at strength 1, whatever --strength is; black 0, '
+                        'white 0.25 of the range or more')
     c.add_argument('--device', **device)
     c = command('compare', _run_compare, 'train every method for the same time and measure them on the same images')
     for name, text in (('lq', 'low-quality images to learn from'), ('hq', 'high-quality images to learn from'),

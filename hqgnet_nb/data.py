@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'TRIES', 'list_items', 'ImageSet', 'draw_level', 'UnpairedDataset', 'LQ', 'HQ', 'FOV', 'StreamLoader',
-           'hold_out', 'unpaired_dls', 'show_pairs', 'patient', 'number', 'blocks', 'csv_groups', 'split_groups']
+           'hold_out', 'leave_out', 'unpaired_dls', 'show_pairs', 'patient', 'number', 'blocks', 'csv_groups',
+           'split_groups']
 
 # %% ../nbs/03_data.ipynb #a3a0f659
 import csv, re
@@ -196,16 +197,35 @@ class StreamLoader(DataLoader):
 def hold_out(
     source, # a folder or list
     share, # of the groups that is kept out, in [0, 1]; at least one group, and never all
-    group=None, # file -> the name of its group; None: files of one stem
+    group=None, # file -> the name of its group, or None: the file is in neither list; None: files of one stem
     seed=0, # of the choice
-): # (the rest, what is kept out); both all of it where there is but one group, or nothing to keep out
-    "The items in two lists that share no group [our reading]"
-    items = list_items(source)
-    of = [group(x) if group and isinstance(x, (str, Path)) else _stem(x, k) for k, x in enumerate(items)]
+): # (the rest, what is kept out); both the same list, all of it, where there is but one group, or nothing to keep out
+    "The items in two lists that share no group; `UserError` where no file has one [our reading]"
+    items, of = _grouped(list_items(source), group)
+    if group and not items: raise UserError('no file belongs to a group; give another grouping, or none')
     names = list(dict.fromkeys(of))
     n = min(max(1, round(share*len(names))), len(names) - 1) if share else 0
     out = {names[i] for i in rng(seed, 'valid').permutation(len(names))[:n]}
-    return [x for x, g in zip(items, of) if g not in out], [x for x, g in zip(items, of) if g in out] or items
+    if not out: return items, items
+    return tuple([x for x, g in zip(items, of) if (g in out) == kept] for kept in (False, True))
+
+def _grouped(items, group):
+    "The items that have a group, and their groups"
+    of = [group(x) if group and isinstance(x, (str, Path)) else _stem(x, k) for k, x in enumerate(items)]
+    return [x for x, g in zip(items, of) if g is not None], [g for g in of if g is not None]
+
+def leave_out(
+    source, # a folder or list
+    kept, # list of items that are held out of training
+    group, # file -> the name of its group, or None: the file is left out; arrays have none and stay
+    role='images', # what `source` is, for the message
+) -> list: # of items
+    "The items of `source` that share no group with `kept`; `UserError` where none is left [our reading]"
+    named = lambda x: isinstance(x, (str, Path))
+    out = {group(x) for x in kept if named(x)} | {None}
+    left = [x for x in list_items(source) if not (named(x) and group(x) in out)]
+    if not left: raise UserError(f'{role}: each belongs to a group that is held out for validation, or to none; give images of others, or no grouping')
+    return left
 
 def unpaired_dls(
     lq, hq, # folders, or lists of files or arrays: what training sees
@@ -222,12 +242,15 @@ def unpaired_dls(
     p_whole=.5, # probability that a training sample shows whole images, where there are finer levels
     max_bytes=1.5e9, # memory for the training images; fewer levels where it would not do
     crop=False, # True: without black borders; a reference is cut like its LQ image
-    group=None, # file -> group, such as `patient`: what `valid_pct` keeps out, it keeps out as a group; None: files of one stem
+    group=None, # file -> group, such as `patient`: no group is both trained on (LQ or HQ) and validated on; None: files of one stem
 ): # fastai `DataLoaders`
     "Training and validation loaders of unpaired images: x is (LQ, fov), y is (HQ, fov) [abstract: unpaired]"
     room = max(size + 2, round(size*1.1))                     # the margin that random crops move in, where images have the pixels
     held = valid_lq is None
     if held: lq, valid_lq = hold_out(lq, valid_pct, group, seed)
+    if group and lq is not valid_lq:                          # held out as patients: the other eye may be among the good images
+        valid_lq = list_items(valid_lq)
+        lq, hq = (leave_out(x, valid_lq, group, f'{r}-quality images') for x, r in ((lq, 'low'), (hq, 'high')))
     train = ImageSet(lq, room, channels, 'low-quality images', levels, max_bytes/2, crop, size)
     good = ImageSet(hq, room, channels, 'high-quality images', train.levels, max_bytes - train.nbytes, crop, size)
     ch = train.channels = good.channels = max(train.channels, good.channels)

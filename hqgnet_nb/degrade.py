@@ -8,10 +8,10 @@ __all__ = ['FACTORS', 'CHANCE', 'RANGES', 'LISTS', 'WHOLE', 'sample_params', 'ch
            'flatten', 'shift_lines', 'speckle', 'low_light', 'specular', 'smoke', 'shake', 'colour_noise']
 
 # %% ../nbs/02_degrade.ipynb #4634c9c1
-import math, numbers
+import json, math, numbers
 from pathlib import Path
 import numpy as np
-from .core import ImageError, UserError, fov_mask, list_images, read_image, rng, to_float, to_uint, write_image, write_json
+from .core import ImageError, UserError, fov_mask, list_images, read_image, rng, tidy, to_float, to_uint, write_image, write_json
 from .phantoms import check_kind
 from .factors import blur, frame, jpeg, motion, noise, smooth_field
 from .fundus_factors import FUNDUS, artefact, haze, light
@@ -89,17 +89,17 @@ def _dim_rim(img, out, fov):
     out[rim] = np.maximum(img[rim]*ratio[:, None], np.minimum(img[rim], floor))
 
 def degrade(
-    img, # HxWx3 or HxW, float in [0, 1] or unsigned integers
+    img, # HxWx3 or HxW, uint8, uint16 or float in [0, 1]; alpha is left out, HxWx1 is grey
     params, # what `sample_params` returns, or a part of it; may have been through JSON
     fov=None, # HxW bool, field of view; found with `fov_mask` if not given
     only=None, # a factor's name, or several: nothing else is replayed; all by default
-) -> np.ndarray: # float32 in [0, 1], the shape of `img`
-    "The spoilt image, a function of `img` and `params` alone; `UserError` for parameters that cannot be replayed [our reading]"
+) -> np.ndarray: # HxWx3 or HxW, float32 in [0, 1]
+    "The spoilt image, a function of `img` and `params` alone; `UserError` for an image that is none, or parameters that cannot be replayed [our reading]"
     kind = check_params(params); factors = FACTORS[kind]
     wanted = factors if only is None else (only,) if isinstance(only, str) else tuple(only)
     for name in wanted:
         if name not in factors: raise UserError(f'degradation: {kind} has no factor {name!r}; there are {", ".join(factors)}')
-    img = to_float(img); grey = img.ndim == 2
+    img = to_float(tidy(np.asarray(img), 'degradation: image')); grey = img.ndim == 2
     start = np.repeat(img[..., None], 1 if kind == 'cornea' else 3, -1) if grey else img
     fov = fov_mask(img) if fov is None else np.asarray(fov, bool)
     if fov.shape != start.shape[:2]: raise UserError(f'degradation: field of view {fov.shape}, image {start.shape[:2]}; sizes must agree')
@@ -112,6 +112,14 @@ def degrade(
     return out if not grey else out[..., 0] if kind == 'cornea' else out.mean(-1)
 
 # %% ../nbs/02_degrade.ipynb #b2a368af
+def _record(folder):
+    "The degradations that a folder records so far; `UserError` where that cannot be read, since it would be lost"
+    path = Path(folder)/'degradations.json'
+    try: old = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    except (OSError, ValueError) as e: raise UserError(f'{path}: cannot be read ({type(e).__name__}); move it away or choose another folder') from e
+    if not isinstance(old, dict): raise UserError(f'{path}: is no record of degradations; move it away or choose another folder')
+    return old
+
 def degrade_folder(
     src, # folder of good images, or one file
     out, # folder to be written: the same sub-folders and stems, as .png, and degradations.json
@@ -119,22 +127,24 @@ def degrade_folder(
     seed=0, # non-negative integer
     progress=None, # a function that wraps the files as they are gone through, such as tqdm
 ) -> tuple: # number of files written, list of (path, message) for those that failed
-    "Spoil every image of a folder and record how; `UserError` where nothing can be begun [our reading]"
+    "Spoil every image of a folder and record how, beside what the record holds; `UserError` where nothing can be begun [our reading]"
     sample_params(kind, seed)                                          # bad arguments before the first file, not after it
     src, out, files = Path(src).expanduser(), Path(out).expanduser(), list_images(src)
     base = src if src.is_dir() else src.parent; folder = base.resolve()
     if out.resolve() == folder or (src.is_dir() and folder in out.resolve().parents):
         raise UserError(f'{out}: lies in the folder of good images; choose another folder for the result')
-    done, failures = {}, []
-    for f in (progress or iter)(files):
-        try:
-            name = f.relative_to(base).with_suffix('').as_posix()
-            if f'{name}.png' in done: raise ImageError(f'{f}: another image has this stem; rename one of them')
-            img = read_image(f)
-            params = sample_params(kind, int(rng(seed, 'degrade', name).integers(2**31)))
-            deep = img.dtype if img.dtype.kind == 'u' else np.uint8
-            write_image(out/f'{name}.png', to_uint(degrade(img, params), deep))
-            done[f'{name}.png'] = params
-        except (UserError, MemoryError, ValueError, OSError) as e: failures.append((f, str(e) or type(e).__name__))
-    if done: write_json(out/'degradations.json', done)
+    done, failures, old = {}, [], _record(out)
+    try:
+        for f in (progress or iter)(files):
+            try:
+                name = f.relative_to(base).with_suffix('').as_posix()
+                if f'{name}.png' in done: raise ImageError(f'{f}: another image has this stem; rename one of them')
+                img = read_image(f)
+                params = sample_params(kind, int(rng(seed, 'degrade', name).integers(2**31)))
+                deep = img.dtype if img.dtype.kind == 'u' else np.uint8
+                write_image(out/f'{name}.png', to_uint(degrade(img, params), deep))
+                done[f'{name}.png'] = params
+            except (UserError, MemoryError, ValueError, OSError) as e: failures.append((f, str(e) or type(e).__name__))
+    finally:                                                           # also where Ctrl-C ends it: no image without its record
+        if done: write_json(out/'degradations.json', old | done)
     return len(done), failures

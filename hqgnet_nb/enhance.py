@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'SAME', 'check_image', 'working_size', 'shrink', 'stretch', 'smooth', 'whole_fov', 'sample', 'tiles',
-           'Enhancer', 'plan_outputs', 'enhance_folder']
+           'Enhancer', 'plan_outputs', 'plan_maps', 'enhance_folder']
 
 # %% ../nbs/15_enhance.ipynb #3dea34ff
 import math, warnings
+from collections import Counter
 from pathlib import Path
 import numpy as np
 import torch, torch.nn.functional as F
@@ -280,6 +281,20 @@ def plan_outputs(
         taken[key] = f; plan.append((f, to))
     return plan
 
+def plan_maps(
+    plan, # what `plan_outputs` returned
+    out, # the folder to write to
+) -> dict: # output path -> path of its map, below out/uncertainty; the suffix of the output stays in its name where two outputs have one stem
+    "Where the map of each output goes; `UserError` where that is the place of another file [our reading]"
+    out, stem = Path(out).expanduser(), lambda to: str(to.with_suffix('')).lower()
+    taken, sources, stems, maps = {str(to).lower(): f for f, to in plan}, {f.resolve() for f, _ in plan}, Counter(stem(to) for _, to in plan), {}
+    for f, to in plan:
+        m = (out/'uncertainty'/to.relative_to(out)).with_name(f'{to.name if stems[stem(to)] > 1 else to.stem}.png'); key = str(m).lower()
+        if key in taken: raise UserError(f'{taken[key]} and the map of {f} would both become {m}; rename one of them, or ask for no maps')
+        if m.resolve() in sources: raise UserError(f'{m}: an input would be overwritten; give another output folder')
+        taken[key], maps[to] = f'the map of {f}', m
+    return maps
+
 # %% ../nbs/15_enhance.ipynb #12e24d67
 def enhance_folder(
     enhancer, # an `Enhancer`
@@ -289,11 +304,12 @@ def enhance_folder(
     guide=None, # as for `Enhancer.guide_code`
     fmt='png', # 'png', or 'same': the suffix of the input where it can be written
     quality='auto', # 'auto', 'fast' or 'full'
-    uncertainty=False, # write the expected error too, below out/uncertainty, as 8-bit grey: 255 is an error of 0.25 or more
+    uncertainty=False, # write the expected error at strength 1 too, below out/uncertainty, as 8-bit grey: 255 is an error of 0.25 or more
     progress=None, # a function that wraps the list of files as it is gone through, such as tqdm
 ) -> tuple: # (number of images written, [(input path, why it failed), …])
     "Enhance every image, going on past bad ones; `UserError` where nothing can be done at all [our reading]"
     plan, failures, n_ok = plan_outputs(src, out, fmt), [], 0
+    maps = plan_maps(plan, out) if uncertainty else {}
     code = enhancer.guide_code(guide)
     try: Path(out).expanduser().mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'{out}: cannot be made ({e.strerror}); choose another folder') from e
@@ -302,9 +318,7 @@ def enhance_folder(
             img = enhancer.enhance(read_image(f), strength, code, quality)
             # a float image in a PNG: 16 bits, since 8 would lose levels
             write_image(to, to_uint(img, np.uint16) if img.dtype.kind == 'f' and to.suffix == '.png' else img)
-            if uncertainty:
-                doubt = enhancer.uncertainty(read_image(f), code, quality)
-                write_image((Path(out).expanduser()/'uncertainty'/to.relative_to(Path(out).expanduser())).with_suffix('.png'), to_uint(np.clip(4*doubt, 0, 1)))
+            if maps: write_image(maps[to], to_uint(np.clip(4*enhancer.uncertainty(read_image(f), code, quality), 0, 1)))
             n_ok += 1
         except UserError as e: failures.append((f, str(e)))
         except (MemoryError, RuntimeError) as e:

@@ -7,7 +7,7 @@ __all__ = ['lr_factor', 'Budget', 'clock', 'HQGProgress', 'style_gap', 'Rule', '
            'run_bytes', 'join', 'wait', 'train_folders']
 
 # %% ../nbs/10b_train.ipynb #a2dc3444
-import contextlib, math, os, signal, tempfile, threading, time, warnings
+import contextlib, hashlib, math, os, signal, tempfile, threading, time, warnings
 from pathlib import Path
 import torch
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException, CancelValidException
@@ -258,6 +258,16 @@ def wait():
     "Wait for the other processes [our reading]"
     if place()[1] > 1: torch.distributed.barrier()
 
+def _files_hash(items):
+    "A hash of names and sizes in their order: the same for the same images, wherever their folder is now"
+    known = [(Path(x).name, Path(x).stat().st_size) if isinstance(x, (str, Path)) else tuple(x.shape) for x in items]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:8]
+
+def _chosen(checkpoint):
+    "Which weights the run of a checkpoint keeps; None where it does not say"
+    try: return torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)['settings'].get('choose')
+    except Exception: return None                              # `load` says what is wrong with it
+
 def train_folders(
     lq, hq, # folders of low- and high-quality images
     out, # the run's folder
@@ -270,9 +280,10 @@ def train_folders(
     valid_lq=None, valid_ref=None, # validation images and their references, where there are any
     bar=True, # show progress
     valid_every=None, # steps between validations and checkpoints; None: about ten in the whole
-    choose='last', # which weights to keep: 'last', or 'rule' for those of the validation with the lowest score
+    choose=None, # which weights to keep: 'last', or 'rule' for those of the validation with the lowest score; None: as before, 'last' at first
     patience=None, # end early after so many validations without a lower score; None: never
     timer=time.monotonic, # the clock of `minutes`, as for `train_for`
+    crop=False, group=None, # without black borders; what is kept out of training together: as for `unpaired_dls`
     **learner, # more arguments of `HQGLearner`
 ): # the `HQGLearner`
     "Train on two unpaired folders and write the run; `UserError` for what the user can mend [abstract]"
@@ -287,15 +298,19 @@ def train_folders(
     if not resume and any((out/f).exists() for f in ('checkpoint.pt', 'model.safetensors', 'config.json')):
         raise UserError(f'{out}: holds a run already; add --resume to go on with it, or choose another folder')
     check_room(out)
-    dls = unpaired_dls(lq, hq, size, PRESETS[preset]['bs'], seed, valid_lq, valid_ref, device=torch.device(device))
+    dls = unpaired_dls(lq, hq, size, PRESETS[preset]['bs'], seed, valid_lq, valid_ref, device=torch.device(device), crop=crop, group=group)
     for _, why in dls.failures: warnings.warn(f'left out: {why}', stacklevel=2)
     learn = HQGLearner(dls, preset, out=out, seed=seed, **learner)
     wait()                                                     # until all processes have looked: nothing is written before
-    settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, n_lq=len(dls.train.dataset.lq), n_hq=len(dls.train.dataset.hq))
-    check_room(out, run_bytes(learn))
+    sets = dict(lq=dls.train.dataset.lq, hq=dls.train.dataset.hq, valid=dls.valid.dataset.lq)
+    settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, n_lq=len(sets['lq']), n_hq=len(sets['hq']), crop=bool(crop),
+                                     **{f'{k}_files': _files_hash(s.items) for k, s in sets.items()})
+    check_room(out, run_bytes(learn)); was = None
     if resume:
         for left in out.glob('.checkpoint.*.pt'): left.unlink(missing_ok=True)      # of a write that was killed
+        was = settings['choose'] = _chosen(ckpt)
         learn.model.to(device); learn.game.disc.to(device); learn.load(ckpt)
+    settings['choose'] = choose = choose or was or 'last'
     if not bar or place()[0]: learn.remove_cb(learn.progress)
     try: learn.train_for(steps, minutes, epochs, valid_every, choose, patience, timer)
     except KeyboardInterrupt as e:
@@ -303,7 +318,7 @@ def train_folders(
         raise KeyboardInterrupt(f'stopped at step {learn.game.step}; {kept}') from e
     if place()[0]: return learn
     kept = learn.best['step'] if choose == 'rule' and learn.best else learn.game.step
-    try: save_net(learn.best_net(), out, **settings, choose=choose, kept_step=kept, steps=learn.game.step,
+    try: save_net(learn.best_net(), out, **settings, kept_step=kept, steps=learn.game.step,
                   seconds=round(learn.elapsed(), 1), loss=learn.game.crit.config)
     except Exception as e:                                     # safetensors has errors of its own for a full disk
         raise UserError(f'{out}: the weights cannot be written ({" ".join(str(e).split())[:120]}); {ckpt} is whole: free some space and give '
