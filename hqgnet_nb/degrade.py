@@ -11,7 +11,7 @@ __all__ = ['FACTORS', 'CHANCE', 'RANGES', 'LISTS', 'WHOLE', 'sample_params', 'ch
 import json, math, numbers
 from pathlib import Path
 import numpy as np
-from .core import ImageError, UserError, fov_mask, list_images, read_image, rng, to_float, to_uint, write_image, write_json
+from .core import ImageError, UserError, fov_mask, list_images, read_image, rng, tidy, to_float, to_uint, write_image, write_json
 from .phantoms import check_kind
 from .factors import blur, frame, jpeg, motion, noise, smooth_field
 from .fundus_factors import FUNDUS, artefact, haze, light
@@ -89,17 +89,17 @@ def _dim_rim(img, out, fov):
     out[rim] = np.maximum(img[rim]*ratio[:, None], np.minimum(img[rim], floor))
 
 def degrade(
-    img, # HxWx3 or HxW, float in [0, 1] or unsigned integers
+    img, # HxWx3 or HxW, uint8, uint16 or float in [0, 1]; alpha is left out, HxWx1 is grey
     params, # what `sample_params` returns, or a part of it; may have been through JSON
     fov=None, # HxW bool, field of view; found with `fov_mask` if not given
     only=None, # a factor's name, or several: nothing else is replayed; all by default
-) -> np.ndarray: # float32 in [0, 1], the shape of `img`
-    "The spoilt image, a function of `img` and `params` alone; `UserError` for parameters that cannot be replayed [our reading]"
+) -> np.ndarray: # HxWx3 or HxW, float32 in [0, 1]
+    "The spoilt image, a function of `img` and `params` alone; `UserError` for an image that is none, or parameters that cannot be replayed [our reading]"
     kind = check_params(params); factors = FACTORS[kind]
     wanted = factors if only is None else (only,) if isinstance(only, str) else tuple(only)
     for name in wanted:
         if name not in factors: raise UserError(f'degradation: {kind} has no factor {name!r}; there are {", ".join(factors)}')
-    img = to_float(img); grey = img.ndim == 2
+    img = to_float(tidy(np.asarray(img), 'degradation: image')); grey = img.ndim == 2
     start = np.repeat(img[..., None], 1 if kind == 'cornea' else 3, -1) if grey else img
     fov = fov_mask(img) if fov is None else np.asarray(fov, bool)
     if fov.shape != start.shape[:2]: raise UserError(f'degradation: field of view {fov.shape}, image {start.shape[:2]}; sizes must agree')

@@ -54,7 +54,7 @@ def artefact(
         d = np.hypot(x - sx, y - sy)/max(size, 1e-3)
         added += glow*(1/(1 + np.exp(np.clip((d - 1)/.25, -30, 30))))[..., None]*np.array([.85, .95, 1.])
     w, a = max(p['crescent_width'], 1e-3), p['crescent_angle']
-    rim = np.percentile(np.hypot(x, y)[fov], 99) if fov.any() else 1   # above 1 where the frame cuts the circle
+    rim = max(np.percentile(np.hypot(x, y)[fov], 99), 1e-3) if fov.any() else 1   # above 1 where the frame cuts the circle; 0 for one pixel
     far = np.hypot(x/rim + w*np.cos(a), y/rim + w*np.sin(a))           # distance from a centre moved to the other side
     added += (p['crescent']*np.clip((far - 1)/w, 0, 1)**1.5)[..., None]*tint
     out = img + (1 - img)*np.clip(added, 0, 1)
