@@ -120,6 +120,11 @@ def test_phantom_writes_images_and_masks(eyes):
         assert all(read_image(f).shape == shape and read_image(f).dtype == np.uint8 for f in files)
     assert set(np.unique(read_image(eyes/'hq/masks/0000.png'))) == {0, 255}
 
+def test_phantom_refuses_a_folder_of_others(tmp_path):
+    hqgnet('phantom', tmp_path/'o', '--n', 1, '--size', 32)
+    refused('phantom', tmp_path/'o', '--n', 1, '--size', 32, '--kind', 'cornea', says='choose another folder', inside=True)
+    assert read_image(tmp_path/'o/images/0000.png').ndim == 3
+
 def test_degrade_keeps_stems_and_sizes_and_records(eyes):
     assert sorted(p.name for p in (eyes/'lq').glob('*.png')) == [f'{i:04d}.png' for i in range(6)]
     noted = json.loads((eyes/'lq/degradations.json').read_text())
