@@ -57,7 +57,7 @@ def _claim(out, call):
     write_json(mark, {**call, 'version': __version__})
 
 def write_phantoms(
-    out, # folder; gets images/, masks/ and fov/ with files 0000.png, 0001.png ..., and phantoms.json, which says what they are
+    out, # folder; gets images/, masks/, fov/ and one for each further mask, with files 0000.png, 0001.png ..., and phantoms.json, which says what they are
     kind='fundus', # one of `KINDS`
     n=10, # how many, 1 or more
     size=256, # pixels along one side, 32 to 2048
@@ -70,7 +70,7 @@ def write_phantoms(
     out, files = Path(out), []; _claim(out, dict(kind=kind, size=int(size), seed=int(seed), n=int(n)))
     for i in (progress or iter)(range(n)):
         made = phantom(kind, size, int(rng(seed, 'phantoms', i).integers(2**31)))
-        for folder, pixels in [('images', to_uint(made['image'])), ('masks', to_uint(made['mask'])), ('fov', to_uint(made['fov']))]:
-            write_image(out/folder/f'{i:04d}.png', pixels)
+        for name, pixels in made.items():
+            if name != 'params': write_image(out/dict(image='images', mask='masks').get(name, name)/f'{i:04d}.png', to_uint(pixels))
         files.append(out/'images'/f'{i:04d}.png')
     return files

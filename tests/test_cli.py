@@ -114,7 +114,7 @@ def test_help_tells_of_new_flags():
 # phantom, degrade -----------------------------------------------------------------------------------------------------------
 
 def test_phantom_writes_images_and_masks(eyes):
-    for folder, shape in (('images', (64, 64, 3)), ('masks', (64, 64)), ('fov', (64, 64))):
+    for folder, shape in (('images', (64, 64, 3)), *((m, (64, 64)) for m in 'masks fov artery vein disc macula'.split())):
         files = sorted((eyes/'hq'/folder).iterdir())
         assert [f.name for f in files] == [f'{i:04d}.png' for i in range(6)]
         assert all(read_image(f).shape == shape and read_image(f).dtype == np.uint8 for f in files)
