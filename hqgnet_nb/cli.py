@@ -405,7 +405,7 @@ def main(
     try:
         with warnings.catch_warnings():
             for category in DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning: warnings.simplefilter('ignore', category)
-            warnings.showwarning = lambda message, *_, **__: say('warning:', str(message).splitlines()[0])
+            warnings.showwarning = lambda message, *_, **__: say('warning:', (str(message).splitlines() or ['no more is known'])[0])
             code = a.run(a)
             sys.stdout.flush()
             return code

@@ -163,9 +163,11 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
 
 def test_train_refuses(eyes, run, tmp_path):
     (tmp_path/'empty').mkdir(); (tmp_path/'bad').mkdir(); (tmp_path/'bad/x.png').write_bytes(b'no'); (tmp_path/'file').write_text('')
+    (tmp_path/'torn').mkdir(); (tmp_path/'torn/checkpoint.pt').touch()
     for more, says in [(['--lq', tmp_path/'none', '--out', tmp_path/'r'], 'no such'), (['--lq', tmp_path/'empty', '--out', tmp_path/'r'], 'no images'),
                        (['--lq', tmp_path/'bad', '--out', tmp_path/'r'], 'could be read'), (['--lq', eyes/'lq', '--out', run], '--resume'),
                        (['--lq', eyes/'lq', '--out', tmp_path/'r', '--resume'], 'nothing to resume'), (['--lq', eyes/'lq', '--out', tmp_path/'file'], 'file'),
+                       (['--lq', eyes/'lq', '--out', tmp_path/'torn', '--resume'], 'checkpoint.pt: damaged'),
                        (['--lq', eyes/'lq', '--out', eyes/'lq/r'], 'lies in --lq'), (['--lq', eyes/'lq', '--out', eyes/'hq/images'], 'lies in --hq'),
                        (['--lq', eyes/'lq', '--out', tmp_path/'r', '--valid-ref', eyes/'hq/images'], '--valid-lq')]:
         refused('train', '--hq', eyes/'hq/images', '--steps', 2, '--size', 32, '--device', 'cpu', *more, says=says, inside=True)
