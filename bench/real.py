@@ -33,6 +33,8 @@ VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary
                 # the discriminator's
                 no_r1=dict(r1=0.), strong_r1=dict(r1=.2), every_r1=dict(r1_every=1), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
                 no_augment=dict(shift=None), two_scales=dict(scales=2),
+                # goes wrong on purpose, for the rule of notebook 10b
+                unruly=dict(weights=dict(adv=4., wavelet=0., encoder=0., consistency=0., restore=0.), lr=3e-3),
                 # notebook 22's
                 no_guide=dict(guide=False), sigmoid_head=dict(head='sigmoid'), adain=dict(rho=1), adaln=dict(rho=0), no_ema=dict(ema=0.),
                 haar=dict(wavelet='haar'), sym4=dict(wavelet='sym4'), coarse_band=dict(levels=(3,)), no_code=dict(weights=dict(code=0.)),

@@ -10,7 +10,7 @@ __all__ = ['CLIP_LIMIT', 'BASELINES', 'MEASURES', 'identity', 'ColourMatch', 'cl
 from pathlib import Path
 import numpy as np
 from scipy import ndimage as ndi
-from .core import ImageError, UserError, fov_mask, list_images, luma, read_image, to_float, to_uint
+from .core import ImageError, UserError, fov_mask, list_images, luma, read_image, read_mask, to_float, to_uint
 from .metrics import boot_ci, score
 
 # %% ../nbs/12_baselines.ipynb #9d98aa9c
@@ -114,13 +114,13 @@ def _path(files, kind, key):
     if key not in files[kind]: raise UserError(f'{kind}: no image is named {key!r}; name it like the reference')
     return files[kind][key]
 
-def _load(path, like=None, grey=False):
-    "An image as float; `UserError` if its size is not that of `like`, an image and its path; `grey` makes it HxW"
-    img = to_float(read_image(path))
+def _load(path, like=None, mask=False):
+    "An image as float; `UserError` if its size is not that of `like`, an image and its path; or a mask, HxW bool"
+    img = read_mask(path) if mask else to_float(read_image(path))
     if like is not None and img.shape[:2] != like[0].shape[:2]:
         here, there = (f'{w}x{h}' for h, w in (img.shape[:2], like[0].shape[:2]))
         raise UserError(f'{path} has {here} pixels (width x height), {like[1]} has {there}; they must agree')
-    return luma(img) if grey else img
+    return img
 
 # %% ../nbs/12_baselines.ipynb #20acc465
 def _measure(key, files, methods):
@@ -131,9 +131,9 @@ def _measure(key, files, methods):
         lq = _load(_path(files, 'lq', key), like)
         out = {name: to_float(to_uint(f(lq))) for name, f in methods.items()}
     out['prediction'] = _load(files['pred'][key], like)
-    fov = _load(_path(files, 'fov', key), like, grey=True) > .5 if files['fov'] else fov_mask(ref)
+    fov = _load(_path(files, 'fov', key), like, mask=True) if files['fov'] else fov_mask(ref)
     if not fov.any(): raise ImageError(f'{files["fov"][key]}: the field of view is empty; white means inside')
-    vessels = _load(files['masks'][key], like, grey=True) > .5 if key in files['masks'] else None
+    vessels = _load(files['masks'][key], like, mask=True) if key in files['masks'] else None
     colour = any(im.ndim == 3 for im in (ref, *out.values()))
     rgb = lambda im: np.repeat(im[..., None], 3, -1) if colour and im.ndim == 2 else im
     scores = {m: score(rgb(y), rgb(ref), fov, vessels) for m, y in out.items()}

@@ -71,7 +71,7 @@ def _run_phantom(a):
     "`hqgnet phantom`; returns the exit code"
     from hqgnet_nb.phantoms import write_phantoms
     files = write_phantoms(a.out, a.kind, a.n, a.size, a.seed, progress('phantoms'))
-    return finish(len(files), [], f'{{n}} in {a.out/"images"}, masks in {a.out/"masks"}, fields of view in {a.out/"fov"}')
+    return finish(len(files), [], f'{{n}} in {a.out/"images"}, masks in {a.out/"masks"}, fields of view in {a.out/"fov"}, further masks beside them')
 
 def _run_degrade(a):
     "`hqgnet degrade`; returns the exit code"
@@ -317,7 +317,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('--n', type=number(int, 4), default=100, metavar='N', help='eyes in each training folder')
     c.add_argument('--seed', **seed)
     c = command('phantom', _run_phantom, 'write generated images with exact masks')
-    c.add_argument('out', type=Path, metavar='OUT', help='folder; gets images/, masks/ and fov/')
+    c.add_argument('out', type=Path, metavar='OUT', help='folder; gets images/, masks/, fov/ and a folder for each further exact mask')
     c.add_argument('--kind', **kind)
     c.add_argument('--n', type=number(int, 1), default=10, metavar='N', help='how many')
     c.add_argument('--size', type=number(int, 32, 2048), default=256, metavar='S', help='side, pixels')
@@ -405,7 +405,7 @@ def main(
     try:
         with warnings.catch_warnings():
             for category in DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning: warnings.simplefilter('ignore', category)
-            warnings.showwarning = lambda message, *_, **__: say('warning:', str(message).splitlines()[0])
+            warnings.showwarning = lambda message, *_, **__: say('warning:', (str(message).splitlines() or ['no more is known'])[0])
             code = a.run(a)
             sys.stdout.flush()
             return code

@@ -25,15 +25,27 @@ IMAGE_SUFFIXES = frozenset('.png .jpg .jpeg .tif .tiff .bmp .gif .webp .ppm .pgm
 
 def _natural(path): return [(0, int(s), '') if s.isdigit() else (1, 0, s.lower()) for s in re.split(r'(\d+)', str(path)) if s]
 
+def _below(path):
+    "What lies below a folder, hidden things left out; links to folders are followed, but no folder is searched twice, so a loop of links ends"
+    found, todo, seen = [], [path], set()
+    while todo:                                                # real folders first: what can be reached in two ways keeps its real name
+        for here, folders, files in os.walk(todo.pop(0)):
+            real = Path(here).resolve()
+            if real in seen: folders.clear(); continue
+            seen.add(real); folders[:] = [d for d in folders if not d.startswith('.')]
+            links = [p for d in sorted(folders) if (p := Path(here, d)).is_symlink()]
+            todo += [p for p in links if p.resolve() not in (real, *real.parents)]       # the way up leads out of what was asked for
+            found += [Path(here, f) for f in files if not f.startswith('.')]
+    return found
+
 def list_images(
-    path, # a folder (searched with its sub-folders) or one image file
+    path, # a folder (searched with its sub-folders and links to folders) or one image file
 ) -> list: # of `Path`, in natural order of their names
     "The image files below `path`; `UserError` where it does not exist or holds none [our reading]"
     path = Path(path).expanduser()
     if path.is_file(): return [path]
     if not path.exists(): raise UserError(f'{path}: no such file or folder')
-    found = [p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-             and not any(part.startswith('.') for part in p.relative_to(path).parts)]
+    found = [p for p in _below(path) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     if not found: raise UserError(f'{path}: no images here; looked for {" ".join(sorted(IMAGE_SUFFIXES))}')
     return sorted(found, key=lambda p: _natural(p.relative_to(path)))
 
@@ -268,7 +280,10 @@ def fov_mask(
     return _convex(_bulk(largest)) | largest
 
 # %% ../nbs/00_core.ipynb #ba0cbabf
-def _key(k): return int.from_bytes(k.encode(), 'little') if isinstance(k, str) else int(k)
+def _key(k):
+    k = int.from_bytes(k.encode(), 'little') if isinstance(k, str) else int(k)
+    if k < 0: raise UserError(f'seed {k}: choose a whole number, 0 or more')
+    return k
 
 def rng(
     seed, # the run's seed, an integer
@@ -341,13 +356,14 @@ def crop_black(
 
 # %% ../nbs/00_core.ipynb #0b58b174
 def read_mask(
-    path, # an image file: black and white, 0 and 1, or with the traces of JPEG; colours count as white
+    path, # an image file: black and white, labels from 0 up, or with the traces of JPEG; colours count as white
 ) -> np.ndarray: # HxW bool
-    "A mask: what is brighter than half; files of 0 and 1 alone are understood [our reading]"
+    "A mask: what is brighter than half; where nothing is, and the file is no JPEG, what is not 0 [our reading]"
     img = read_image(path)
     img = img if img.ndim == 2 else img.max(-1)
-    top = 1 if img.max() <= 1 else np.iinfo(img.dtype).max
-    return img > top/2
+    half = .5 if img.dtype.kind == 'f' else np.iinfo(img.dtype).max/2
+    labels = img.dtype.kind == 'u' and img.max() < half and Path(path).suffix.lower() not in ('.jpg', '.jpeg')
+    return img > (0 if labels else half)
 
 def mask_finder(
     masks, # the folder of masks; None: there are none

@@ -35,8 +35,10 @@ def _pyramid(img, size, levels, least):
 def list_items(
     source, # a folder (nested or not), a file, or a list of files, folders and arrays
 ) -> list: # of paths and arrays
-    "What `source` holds, folders opened [our reading]"
+    "What `source` holds, folders opened; `UserError` for one image where a list is wanted [our reading]"
     if isinstance(source, (str, Path)): return list_images(source)
+    if isinstance(source, (np.ndarray, torch.Tensor)) and source.ndim < 4:
+        raise UserError(f'an array of shape {tuple(source.shape)} where a list of images is wanted; give [image], or list(stack)')
     return [x for s in source for x in (list_images(s) if isinstance(s, (str, Path)) and Path(s).is_dir() else [s])]
 
 def _stem(item, k): return Path(item).stem if isinstance(item, (str, Path)) else f'{k:05d}'
@@ -58,6 +60,8 @@ class ImageSet:
         crop=False, # True: without black borders; a list: cut to these boxes, one for each image, from another set's `boxes`
         least=None, # smallest side of level 0, pixels; None: `size`
     ):
+        if size < 1: raise UserError(f'{role}: size {size}; choose 1 pixel or more')
+        if channels not in (None, 1, 3): raise UserError(f'{role}: {channels} channels; choose 1 (grey), 3 (colour) or None')
         items = list_items(source)
         self.items, self.failures, self.pyramids, self.boxes, self.size, self.levels, self.nbytes = [], [], [], [], size, levels, 0
         for k, it in enumerate(items):
@@ -201,6 +205,7 @@ def hold_out(
     seed=0, # of the choice
 ): # (the rest, what is kept out); both the same list, all of it, where there is but one group, or nothing to keep out
     "The items in two lists that share no group; `UserError` where no file has one [our reading]"
+    _share('the share kept out', share)
     items, of = _grouped(list_items(source), group)
     if group and not items: raise UserError('no file belongs to a group; give another grouping, or none')
     names = list(dict.fromkeys(of))
@@ -208,6 +213,11 @@ def hold_out(
     out = {names[i] for i in rng(seed, 'valid').permutation(len(names))[:n]}
     if not out: return items, items
     return tuple([x for x, g in zip(items, of) if (g in out) == kept] for kept in (False, True))
+
+def _share(what, *values):
+    "`UserError` for a value that is no share"
+    for v in values:
+        if not 0 <= v <= 1: raise UserError(f'{what}: {v}; choose a number from 0 to 1')
 
 def _grouped(items, group):
     "The items that have a group, and their groups"
@@ -245,6 +255,9 @@ def unpaired_dls(
     group=None, # file -> group, such as `patient`: no group is both trained on (LQ or HQ) and validated on; None: files of one stem
 ): # fastai `DataLoaders`
     "Training and validation loaders of unpaired images: x is (LQ, fov), y is (HQ, fov) [abstract: unpaired]"
+    if bs < 1 or num_workers < 0: raise UserError(f'{bs} images a batch, {num_workers} loading processes; choose at least 1 and 0')
+    _share('valid_pct', valid_pct); _share('p_whole', p_whole)
+    if size < 1: raise UserError(f'size {size}; choose 1 pixel or more')
     room = max(size + 2, round(size*1.1))                     # the margin that random crops move in, where images have the pixels
     held = valid_lq is None
     if held: lq, valid_lq = hold_out(lq, valid_pct, group, seed)
@@ -342,6 +355,7 @@ def split_groups(
     seed=0, # of the split
 ): # list of lists of files, in their order
     "The files in parts that share no group; `UserError` where there are fewer groups than parts [our reading]"
+    _share('shares of the groups, and their sum', *shares, round(sum(shares), 9))
     of = [group(f) for f in files]
     names = sorted(set(of) - {None})
     names = [names[i] for i in rng(seed, 'split').permutation(len(names))]

@@ -221,6 +221,21 @@ class Enhancer:
         return out
 
     @torch.no_grad()
+    def sampled(self,
+        img, # HxW or HxWx3 array: uint8, uint16, or float in [0, 1]
+        n=8, # codes drawn, at least 2
+        seed=0, # of the draws
+        quality='auto', # 'auto', 'fast' or 'full'
+    ) -> tuple: # the mean, the shape of `img`, float32 in [0, 1]; the standard deviation of its luma, HxW float32
+        "Mean and spread of the result over guides drawn from those of the training; `UserError` for too few of them [our reading]"
+        if not n >= 2: raise UserError(f'{n} codes drawn: choose 2 or more; one has no spread')
+        gen, net, mean, light, square = torch_rng(seed, 'spread'), self.net, 0., 0., 0.
+        for k in range(1, n + 1):                          # one result at a time: a large image is not kept n times
+            code = net.mean_code + net.code_std*torch.randn(net.mean_code.shape, generator=gen).to(self.device)
+            y = to_float(self.enhance(img, 1., code, quality)); off = luma(y) - light
+            mean, light = mean + (y - mean)/k, light + off/k; square = square + off*(luma(y) - light)
+        return mean, np.sqrt(square/(n - 1))
+
     def spread(self,
         img, # HxW or HxWx3 array: uint8, uint16, or float in [0, 1]
         n=8, # codes drawn, at least 2
@@ -228,9 +243,7 @@ class Enhancer:
         quality='auto', # 'auto', 'fast' or 'full'
     ) -> np.ndarray: # HxW float32
         "The standard deviation of the result over guides drawn from those of the training: how much the choice of a guide decides [our reading]"
-        gen, net = torch_rng(seed, 'spread'), self.net
-        codes = [net.mean_code + net.code_std*torch.randn(net.mean_code.shape, generator=gen).to(self.device) for _ in range(n)]
-        return np.std([luma(to_float(self.enhance(img, 1., c, quality))) for c in codes], 0, ddof=1).astype(np.float32)
+        return self.sampled(img, n, seed, quality)[1]
 
     @torch.no_grad()
     def enhance(self,

@@ -250,7 +250,7 @@ def _camera(p, img, x, y, depth):
 def fundus_phantom(
     size=256, # pixels along one side, 32 to 2048
     seed=0, # non-negative integer
-) -> dict: # image: size x size x 3 float32 in [0, 1]; mask (all vessels), artery, vein, disc, fov: size x size bool; params: dict of floats
+) -> dict: # image: size x size x 3 float32 in [0, 1]; mask (all vessels), artery, vein, disc, macula, fov: size x size bool; params: dict of floats
     "One synthetic fundus photograph and its exact masks [our reading]"
     p, k = fundus_params(seed), max(1, -(-256//size)); n = size*k
     (x, y), (window, rim) = grid(n), _window(p, n)
@@ -262,5 +262,6 @@ def fundus_phantom(
     img = shrink((_camera(p, img.astype(np.float32), x, y, rim)*window[..., None]).astype(np.float32), k)
     fov = shrink(window, k) > .5
     half = lambda a: (shrink(a, k) > .5) & fov
-    masks = dict(mask=half(ink['any']), artery=half(ink['artery']), vein=half(ink['vein']), disc=half((_disc_radius(p, X, Y) < 1).astype(np.float32)))
+    masks = dict(mask=half(ink['any']), artery=half(ink['artery']), vein=half(ink['vein']), disc=half((_disc_radius(p, X, Y) < 1).astype(np.float32)),
+                 macula=half((np.hypot(X - p['distance'], Y) < p['macula']).astype(np.float32)))      # where its pigment is above 1/e
     return dict(image=img.clip(0, 1), **masks, fov=fov, params=p)

@@ -272,5 +272,7 @@ def load_net(
     try:
         net = HQGNet(**model)
         net.load_state_dict(load_file(weights))
-    except Exception as e: raise UserError(f'{weights}: does not fit its config.json or is damaged ({str(e).splitlines()[0][:120]})') from e
+    except Exception as e: raise UserError(f'{weights}: does not fit its config.json or damaged ({(str(e).splitlines() or [type(e).__name__])[0][:99]})') from e
+    bad = [k for k, v in net.state_dict().items() if v.is_floating_point() and not v.isfinite().all()]
+    if bad: raise UserError(f'{weights}: {bad[0]} holds NaN or infinite values; take the weights of another run, or train again')
     return net.eval(), config

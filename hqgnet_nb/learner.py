@@ -442,7 +442,7 @@ class HQGLearner(Learner):
         try: self.restore(torch.load(path, map_location=next(self.model.parameters()).device, weights_only=True))
         except FileNotFoundError as e: raise UserError(f'{path}: no such checkpoint') from e
         except UserError: raise
-        except Exception as e: raise UserError(f'{path}: damaged, or of another network ({str(e).splitlines()[0][:100]})') from e
+        except Exception as e: raise UserError(f'{path}: damaged, or of another network ({(str(e).splitlines() or [type(e).__name__])[0][:100]})') from e
         self.saved = path, self.game.step
         return self
 

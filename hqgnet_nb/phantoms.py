@@ -6,9 +6,11 @@
 __all__ = ['PAINTERS', 'KINDS', 'check_kind', 'phantom', 'write_phantoms']
 
 # %% ../nbs/01_phantoms.ipynb #728706c0
+import json
 from pathlib import Path
 import numpy as np
-from .core import UserError, rng, to_uint, write_image
+from . import __version__
+from .core import UserError, rng, to_uint, write_image, write_json
 from .cornea import cornea_phantom
 from .endoscopy import endoscopy_phantom
 from .fundus import fundus_phantom
@@ -27,34 +29,48 @@ def check_kind(
     problem = 'not yet' if kind in KINDS else 'no such kind'
     raise UserError(f'{what} {kind!r}: {problem}; available: {", ".join(ready)}')
 
+def _check(kind, size, seed):
+    "`UserError` for what cannot be painted"
+    check_kind(kind)
+    if not (isinstance(size, (int, np.integer)) and 32 <= size <= 2048): raise UserError(f'phantom size {size}: choose 32 to 2048 pixels')
+    if seed < 0: raise UserError(f'phantom seed {seed}: choose 0 or more')
+
 def phantom(
     kind='fundus', # one of `KINDS`
     size=256, # pixels along one side, 32 to 2048
     seed=0, # non-negative integer
 ) -> dict: # image: size x size x 3 float32 in [0, 1] (cornea: size x size); mask, fov: size x size bool; params: dict; further exact masks
     "One synthetic image and its exact masks; `UserError` for a kind or a size that is not there [our reading]"
-    check_kind(kind)
-    if not (isinstance(size, (int, np.integer)) and 32 <= size <= 2048): raise UserError(f'phantom size {size}: choose 32 to 2048 pixels')
-    if seed < 0: raise UserError(f'phantom seed {seed}: choose 0 or more')
+    _check(kind, size, seed)
     return PAINTERS[kind](int(size), int(seed))
 
 # %% ../nbs/01_phantoms.ipynb #b5a02bf0
+def _claim(out, call):
+    "Write down whose phantoms a folder holds; `UserError` where it holds those of another call, or more than this one writes"
+    mark, old = out/'phantoms.json', {}
+    if mark.exists():
+        try: old = {k: v for k, v in json.loads(mark.read_text(encoding='utf-8')).items() if k in call}
+        except (OSError, ValueError, AttributeError): pass
+        if {**old, 'n': 0} != {**call, 'n': 0} or old.get('n') not in range(1, call['n'] + 1):
+            raise UserError(f'{out}: holds other phantoms ({json.dumps(old) if old else "phantoms.json is damaged"}); choose another folder, or delete it')
+    elif (out/'images').is_dir() and any((out/'images').iterdir()): raise UserError(f'{out}: holds images already; choose another folder, or delete it')
+    write_json(mark, {**call, 'version': __version__})
+
 def write_phantoms(
-    out, # folder; gets images/, masks/ and fov/ with files 0000.png, 0001.png ...
+    out, # folder; gets images/, masks/, fov/ and one for each further mask, with files 0000.png, 0001.png ..., and phantoms.json, which says what they are
     kind='fundus', # one of `KINDS`
     n=10, # how many, 1 or more
     size=256, # pixels along one side, 32 to 2048
     seed=0, # non-negative integer
     progress=None, # a function that wraps the numbers as they are gone through, such as tqdm
 ) -> list: # of the image files' paths
-    "Write `n` phantoms with their masks (0 and 255); `UserError` for bad arguments or where `out` cannot be written [our reading]"
-    check_kind(kind)
+    "Write `n` phantoms with their masks (0 and 255); `UserError` for bad arguments or where `out` cannot be written or holds others [our reading]"
+    _check(kind, size, seed)
     if n < 1: raise UserError(f'phantom: {n} images asked for; choose 1 or more')
-    if seed < 0: raise UserError(f'phantom seed {seed}: choose 0 or more')
-    out, files = Path(out), []
+    out, files = Path(out), []; _claim(out, dict(kind=kind, size=int(size), seed=int(seed), n=int(n)))
     for i in (progress or iter)(range(n)):
         made = phantom(kind, size, int(rng(seed, 'phantoms', i).integers(2**31)))
-        for folder, pixels in [('images', to_uint(made['image'])), ('masks', to_uint(made['mask'])), ('fov', to_uint(made['fov']))]:
-            write_image(out/folder/f'{i:04d}.png', pixels)
+        for name, pixels in made.items():
+            if name != 'params': write_image(out/dict(image='images', mask='masks').get(name, name)/f'{i:04d}.png', to_uint(pixels))
         files.append(out/'images'/f'{i:04d}.png')
     return files

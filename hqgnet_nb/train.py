@@ -317,6 +317,9 @@ def train_folders(
         kept = f'{ckpt} is kept: go on with --resume' if ckpt.exists() else 'there was no checkpoint yet'
         raise KeyboardInterrupt(f'stopped at step {learn.game.step}; {kept}') from e
     if place()[0]: return learn
+    if choose == 'rule' and learn.best and learn.best['score'] > .95:
+        warnings.warn(f"the best validation scores {learn.best['score']:.2f}, and doing nothing scores 1: the weights that are kept change next to nothing; "
+                      'train longer, or keep the last ones', stacklevel=2)
     kept = learn.best['step'] if choose == 'rule' and learn.best else learn.game.step
     try: save_net(learn.best_net(), out, **settings, kept_step=kept, steps=learn.game.step,
                   seconds=round(learn.elapsed(), 1), loss=learn.game.crit.config)

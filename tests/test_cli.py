@@ -114,11 +114,16 @@ def test_help_tells_of_new_flags():
 # phantom, degrade -----------------------------------------------------------------------------------------------------------
 
 def test_phantom_writes_images_and_masks(eyes):
-    for folder, shape in (('images', (64, 64, 3)), ('masks', (64, 64)), ('fov', (64, 64))):
+    for folder, shape in (('images', (64, 64, 3)), *((m, (64, 64)) for m in 'masks fov artery vein disc macula'.split())):
         files = sorted((eyes/'hq'/folder).iterdir())
         assert [f.name for f in files] == [f'{i:04d}.png' for i in range(6)]
         assert all(read_image(f).shape == shape and read_image(f).dtype == np.uint8 for f in files)
     assert set(np.unique(read_image(eyes/'hq/masks/0000.png'))) == {0, 255}
+
+def test_phantom_refuses_a_folder_of_others(tmp_path):
+    hqgnet('phantom', tmp_path/'o', '--n', 1, '--size', 32)
+    refused('phantom', tmp_path/'o', '--n', 1, '--size', 32, '--kind', 'cornea', says='choose another folder', inside=True)
+    assert read_image(tmp_path/'o/images/0000.png').ndim == 3
 
 def test_degrade_keeps_stems_and_sizes_and_records(eyes):
     assert sorted(p.name for p in (eyes/'lq').glob('*.png')) == [f'{i:04d}.png' for i in range(6)]
@@ -158,9 +163,11 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
 
 def test_train_refuses(eyes, run, tmp_path):
     (tmp_path/'empty').mkdir(); (tmp_path/'bad').mkdir(); (tmp_path/'bad/x.png').write_bytes(b'no'); (tmp_path/'file').write_text('')
+    (tmp_path/'torn').mkdir(); (tmp_path/'torn/checkpoint.pt').touch()
     for more, says in [(['--lq', tmp_path/'none', '--out', tmp_path/'r'], 'no such'), (['--lq', tmp_path/'empty', '--out', tmp_path/'r'], 'no images'),
                        (['--lq', tmp_path/'bad', '--out', tmp_path/'r'], 'could be read'), (['--lq', eyes/'lq', '--out', run], '--resume'),
                        (['--lq', eyes/'lq', '--out', tmp_path/'r', '--resume'], 'nothing to resume'), (['--lq', eyes/'lq', '--out', tmp_path/'file'], 'file'),
+                       (['--lq', eyes/'lq', '--out', tmp_path/'torn', '--resume'], 'checkpoint.pt: damaged'),
                        (['--lq', eyes/'lq', '--out', eyes/'lq/r'], 'lies in --lq'), (['--lq', eyes/'lq', '--out', eyes/'hq/images'], 'lies in --hq'),
                        (['--lq', eyes/'lq', '--out', tmp_path/'r', '--valid-ref', eyes/'hq/images'], '--valid-lq')]:
         refused('train', '--hq', eyes/'hq/images', '--steps', 2, '--size', 32, '--device', 'cpu', *more, says=says, inside=True)

@@ -67,7 +67,8 @@ def files(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for 
 
 def test_sample_is_complete(root):
     stems = [f'{i:04d}.png' for i in range(4)]
-    want = {f'{d}/{s}' for d in ('images', 'masks', 'fov', 'degraded') for s in stems} | {'degraded/degradations.json'}
+    folders = 'images masks artery vein disc macula fov degraded'.split()
+    want = {f'{d}/{s}' for d in folders for s in stems} | {'phantoms.json', 'degraded/degradations.json'}
     assert set(files(root/'data/sample')) == want
 
 def test_sample_comes_back_byte_for_byte(root, tmp_path):
