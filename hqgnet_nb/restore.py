@@ -133,20 +133,23 @@ def corrupt(
 def noise_level(
     x, # B x 1 x H x W
     fov, # B x 1 x H x W
-): # B, about the standard deviation of white noise
-    "How noisy images are inside their fields of view: the median of the finest diagonal coefficients, where edges are few [our reading]"
-    d = wavedec2(x, 'db2', 1, 'symmetric')[1].flatten(1, 2)[:, -1:].abs()
-    inside = fit_mask(fov, d) > .99
-    d = torch.where(inside, d, torch.nan).flatten(1)
-    return 1.4826*torch.where(inside.flatten(1).any(1), d.nanmedian(1).values, 0.)
+    n=2, # levels of the wavelet decomposition
+): # B x n, each about the standard deviation of white noise, from the finest level on
+    "How noisy images are inside their fields of view: medians of the diagonal coefficients, where edges are few [our reading]"
+    out = []
+    for bands in wavedec2(x, 'db2', n, 'symmetric')[:0:-1]:
+        d = bands.flatten(1, 2)[:, -1:].abs(); inside = fit_mask(fov, d) > .99
+        d = torch.where(inside, d, torch.nan).flatten(1)
+        out.append(1.4826*torch.where(inside.flatten(1).any(1), d.nanmedian(1).values, 0.))
+    return torch.stack(out, 1)
 
 def look(
     x, # B x C x H x W
     fov, # B x 1 x H x W
-): # B x (n_style + 1, or + 2 where there is colour)
-    "What an image looks like in a few numbers: style statistics and log noise levels, of brightness and of colour [our reading]"
-    grey = to_luma(x); planes = [grey] if x.shape[1] == 1 else [grey, x[:, :1] - x[:, 2:]]
-    return torch.cat([style_stats(x, fov), *((noise_level(p, fov) + 2e-3).log()[:, None] for p in planes)], 1)
+): # B x (n_style + 2, or + 6 where there is colour)
+    "What an image looks like in a few numbers: style statistics and log noise levels, of brightness and of two colours [our reading]"
+    grey = to_luma(x); planes = [grey] if x.shape[1] == 1 else [grey, x[:, :1] - x[:, 1:2], x[:, 2:] - x[:, 1:2]]
+    return torch.cat([style_stats(x, fov), *((noise_level(p, fov) + 1e-3).log() for p in planes)], 1)
 
 @torch.no_grad()
 def match_knobs(
@@ -154,7 +157,7 @@ def match_knobs(
     size, # side of the training images, pixels
     seed=0, # of the search
     n=384, # settings tried at first, and again in each later round
-    rounds=2, # of the search; the later ones try neighbours of what was best so far
+    rounds=5, # of the search; the later ones try neighbours of what was best so far
     keep=3, # how many are kept for each LQ image
     most=150, # images of each kind looked at, at most
     bs=8, # images at a time
@@ -162,10 +165,10 @@ def match_knobs(
     "Settings of `corrupt` that change HQ images as LQ images differ from HQ ones [our reading]"
     gen, effects, tried, bank, n = rng(seed, 'match'), [], [], None, -(-n//bs)*bs
     batch = lambda s, ks, g=None: [torch.stack(t) for t in zip(*[s.view(int(k), size, g) for k in ks])]
-    def looks(s):
+    def looks(s, g):                                           # crops, as the training sees them: a whole image would be resized, and its noise smoothed
         ks = sorted({int(i*len(s)/most) for i in range(most)})
-        return torch.cat([look(*batch(s, ks[i:i + bs])) for i in range(0, len(ks), bs)])
-    bad, good = looks(lq), looks(hq); m, spread = bad.mean(0), lambda t: t.var(0, correction=0)
+        return torch.cat([look(*batch(s, ks[i:i + bs], g)) for i in range(0, len(ks), bs)])
+    bad, good = looks(lq, rng(seed, 'bad')), looks(hq, rng(seed, 'good')); m, spread = bad.mean(0), lambda t: t.var(0, correction=0)
     # good images differ among each other too: what the bad ones differ more than that is the spoiling's part
     want = m - good.mean(0) + (bad - m)*(1 - spread(good)/spread(bad).clamp_min(1e-6)).clamp_min(.1).sqrt()
     for i in range(0, rounds*n, bs):
