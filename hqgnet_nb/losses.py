@@ -14,6 +14,7 @@ from .guidance import box, fit_mask, masked_moments, with_detail
 from .varnorm import kl_divergence
 from .wavelet import wavedec2
 from .discriminator import g_loss
+from .generator import a_trous
 
 # %% ../nbs/09_losses.ipynb #ca2bbe52
 def to_luma(
@@ -118,21 +119,21 @@ def code_loss(
 def restoration_loss(
     x, z, # B x C x H x W in [0, 1]: the restored and the good image
     fov=None, # B x 1 x H x W: where it counts
-    wavelet='db2', # any discrete wavelet of PyWavelets
-    levels=3, # how many bands
-    structure=.4, # weight of the last part
+    structure=.4, # weight of 1 - correlation
+    bands=1.6, # weight of the last part
 ): # scalar
-    "How far a restored image is from the good one: pixels, wavelet bands, 1 - SSIM and 1 - correlation in windows of 7 pixels [our reading]"
-    mean = lambda t: masked_moments(t, fov)[0].mean()
-    a, b = to_luma(x), to_luma(z)
-    bands = wavedec2(a - b, wavelet, levels, 'symmetric')[1:]
-    fine = sum(mean(d.flatten(1, 2).abs())/2**(levels - k) for k, d in enumerate(bands))
-    pool = lambda t: box(t, 7, 3)
-    ma, mb = pool(a), pool(b); va, vb, c = pool(a*a) - ma*ma, pool(b*b) - mb*mb, pool(a*b) - ma*mb
+    "How far a restored image is from the good one: light and colour, 1 - SSIM, 1 - correlation, and structure and contrast band by band [our reading]"
+    mean, pool = lambda t: masked_moments(t, fov)[0].mean(), lambda t: box(t, 7, 3)
+    def windows(p, q): mp, mq = pool(p), pool(q); return mp, mq, pool(p*p) - mp*mp, pool(q*q) - mq*mq, pool(p*q) - mp*mq
+    a, b = to_luma(x), to_luma(z); ma, mb, va, vb, c = windows(a, b)
     ssim = (2*ma*mb + 1e-4)*(2*c + 9e-4)/((ma.square() + mb.square() + 1e-4)*(va + vb + 9e-4))
-    weight = vb.clamp_min(0)/(vb.clamp_min(0) + 1e-4)                                # where there is structure: more than a hundredth of the range
-    same = mean(weight*(c + 1e-6)*((va + 1e-6)*(vb + 1e-6)).clamp_min(1e-12).rsqrt())/mean(weight).clamp_min(1e-6)
-    return mean((x - z).abs()) + fine + .2*(1 - mean(ssim)) + structure*(1 - same)
+    # where there is structure: more than a hundredth of the range; in one band a third of that
+    share = lambda v, floor: v.clamp_min(0)/(v.clamp_min(0) + floor)
+    where = lambda v, w: mean(w*v)/mean(w).clamp_min(1e-6)
+    same = where((c + 1e-6)*((va + 1e-6)*(vb + 1e-6)).clamp_min(1e-12).rsqrt(), share(vb, 1e-4))
+    fine = 0.
+    for p, q in zip(a_trous(a), a_trous(b)): p, q, c = pool(p*p), pool(q*q), pool(p*q); fine = fine + where((2*c + 1e-5)/(p + q + 1e-5), share(q, 1e-5))/4
+    return 3*mean(box(x - z, 9, 4).abs()) + .2*(1 - mean(ssim)) + structure*(1 - same) + bands*(1 - fine)
 
 def doubt_loss(
     doubt, # B x 1 x H x W, log of the expected error
