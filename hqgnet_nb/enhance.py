@@ -170,7 +170,7 @@ class Enhancer:
         if named and not Path(g).is_file(): return self.guide_code(g)
         x, fov = self.small(check_image(read_image(g) if named else g, 'guide'))
         if net.print_reach > 0 and (far := strangeness(fingerprint(x, fov), net.print_mean, net.print_precision)) > net.print_reach:
-            warnings.warn(f'guide{f" {g}" if named else ""}: looks unlike the good images of the training (distance {float(far):.1f}, they lie below '
+            warnings.warn(f'guide{f" {g}" if named else ""}: looks unlike the good images of the training (distance {float(far):.1f}, nine of ten lie below '
                           f'{float(net.print_reach):.1f}); of another modality? Give one of theirs, or none for the stored average', stacklevel=3)
         return net.guidance(x, fov)[0]
 

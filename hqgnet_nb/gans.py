@@ -255,5 +255,5 @@ def load_rival(
     if (schema := config.pop('schema', None)) != RIVAL_SCHEMA: raise UserError(f'{conf}: schema {schema}, this version reads {RIVAL_SCHEMA}; train it again')
     if not isinstance(size, int) or size < 32: raise UserError(f'{conf}: size {size!r} is no training size; train it again')
     try: net = UNet(**model); net.load_state_dict(load_file(weights))
-    except Exception as e: raise UserError(f'{weights}: does not fit rival.json or is damaged ({str(e).splitlines()[0][:120]})') from e
+    except Exception as e: raise UserError(f'{weights}: does not fit rival.json or is damaged ({(str(e).splitlines() or [type(e).__name__])[0][:120]})') from e
     return Rival(net, size, method, **config)
