@@ -10,13 +10,13 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
 from fastai.callback.core import Callback
 from hqgnet_nb.baselines import BASELINES
-from hqgnet_nb.core import fov_mask, list_images, luma, read_image, resize, to_float, to_tensor, to_uint, write_image
+from hqgnet_nb.core import fov_mask, list_images, luma, read_image, resize, set_seed, to_float, to_tensor, to_uint, write_image
 from hqgnet_nb.data import number, patient, split_groups, unpaired_dls
 from hqgnet_nb.degrade import degrade_folder
 from hqgnet_nb.discriminator import PatchDiscriminator
 from hqgnet_nb.enhance import Enhancer
 from hqgnet_nb.generator import HQGNet, save_net
-from hqgnet_nb.learner import HQGLearner, PRESETS, set_seed
+from hqgnet_nb.learner import HQGLearner, PRESETS
 from hqgnet_nb.losses import HQGLoss, n_style
 from hqgnet_nb.metrics import auc, score
 from hqgnet_nb.phantoms import phantom, write_phantoms
@@ -33,9 +33,9 @@ VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary
                 # the discriminator's
                 no_r1=dict(r1=0.), strong_r1=dict(r1=.2), every_r1=dict(r1_every=1), slow_d=dict(d_lr=2e-4), fast_d=dict(d_lr=2e-3), hinge=dict(gan='hinge'),
                 no_augment=dict(shift=None), two_scales=dict(scales=2),
-                # goes wrong on purpose, for the rule of notebook 10b
+                # goes wrong on purpose, for the rule that chooses checkpoints
                 unruly=dict(weights=dict(adv=4., wavelet=0., encoder=0., consistency=0., restore=0.), lr=3e-3),
-                # notebook 22's
+                # one part out or exchanged
                 no_guide=dict(guide=False), sigmoid_head=dict(head='sigmoid'), adain=dict(rho=1), adaln=dict(rho=0), no_ema=dict(ema=0.),
                 haar=dict(wavelet='haar'), sym4=dict(wavelet='sym4'), coarse_band=dict(levels=(3,)), no_code=dict(weights=dict(code=0.)),
                 no_consistency=dict(weights=dict(consistency=0.)), no_kl=dict(weights=dict(kl=0.)))
@@ -138,7 +138,7 @@ class NoGuide(HQGNet):
 def guided(variant, work, seed):
     "The `base` of a seed as a function of the image alone, guided as `GUIDES` says"
     e, gen = Enhancer.load(work/f'base_{seed}', 'cpu'), np.random.default_rng(seed); hq = [to_float(read_image(f)) for f in list_images(work/'hq')]
-    other = next(k for k in ('endoscopy', 'cornea', 'fundus') if k not in str(work))
+    other = next(k for k in ('endoscopy', 'cornea', 'fundus') if k not in work.name)
     strange = [phantom(other, 128, 300 + s)['image'] for s in range(8)]
     def shuffled(im):
         n = 128//8; t = resize(im, 128).reshape(n, 8, n, 8, -1).transpose(0, 2, 1, 3, 4).reshape(n*n, 8, 8, -1)
