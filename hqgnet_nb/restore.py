@@ -18,9 +18,10 @@ from .wavelet import wavedec2
 KNOBS = dict(severity=(1., .3, 1.),                                   # multiplies most of the others
              blur=(.8, .2, 2.),                                       # standard deviation, pixels
              motion=(.3, .5, 3.), angle=(1., 0., 3.1416),             # standard deviation along a line, pixels; radians
-             veil=(.6, .1, .6), contrast=(.5, 0., .5),                # shares
+             veil=(.6, .1, .6), white=(1., 0., 1.), haze=(1., 0., .8),    # shares: of the veil, of grey in its colour, of light that it adds
+             contrast=(.5, 0., .5),                                   # share
              field=(.8, .1, .7), falloff=(.6, -.4, .7), x=(1., -.4, .4), y=(1., -.4, .4),    # in log light; centre, half widths
-             exposure=(1., -.8, .5), cast=(.7, 0., .25), gamma=(1., -.3, .3),               # logarithms
+             exposure=(1., -.8, .5), red=(.7, -.4, .4), blue=(.7, -.4, .4), gamma=(1., -.3, .3),    # logarithms; red and blue against green
              spots=(.35, -.4, .6),                                    # added at the middle
              grain=(.85, -5.5, -2.1), speckle=(.5, 0., .25),          # noise: log of the deviation; part of the brightness
              coarse=(.4, 1., 1.), grey=(.4, 1., 1.),                  # switches
@@ -112,11 +113,12 @@ def corrupt(
     some = lambda k: field(B, H, W, generator, k).to(x.device)
     mean = (x*fov).sum((2, 3), keepdim=True)/fov.sum((2, 3), keepdim=True).clamp_min(1)
     y = drag(blur(x, q['blur']*s), q['motion']*s, q['angle'])
-    tint = (mean*(1 + .8*new(torch.rand, 1, 1, 1))*(1 + .25*new(torch.randn, C, 1, 1))).clamp(0, 1)
+    tint = (torch.lerp(mean, mean.mean(1, keepdim=True), q['white'])*(1 + q['haze'])).clamp(0, 1)
     y = torch.lerp(y, tint, (q['veil']*s*(.5 + .5*some(3))).clamp(0, .9))
     y = mean + (y - mean)*(1 - q['contrast']*s)
     v, u = torch.meshgrid(torch.linspace(-1, 1, H, device=x.device), torch.linspace(-1, 1, W, device=x.device), indexing='ij')
-    light = q['field']*some(3) - q['falloff']*((u - q['x'])**2 + (v - q['y'])**2) + q['exposure'] + q['cast']*new(torch.randn, C, 1, 1)
+    cast = torch.cat([q['red'], 0*q['red'], q['blue']], 1) if C == 3 else 0.
+    light = q['field']*some(3) - q['falloff']*((u - q['x'])**2 + (v - q['y'])**2) + q['exposure'] + cast
     y = (y.clamp_min(0)*(s*light).exp()).clamp(1e-4, 1.5)**(s*q['gamma']).exp()
     for _ in range(2):
         at, r = 2*new(torch.rand, 2, 1, 1) - 1, .02 + .15*new(torch.rand, 1, 1, 1)**2
