@@ -149,14 +149,18 @@ class Game(Callback):
         if self.training: self.check()
         return total
 
+    def spoil(self, good, fov, gen):
+        "Spoiled copies of good images, drawn as the training draws them; and which were left as they are"
+        ds, B = self.dls.train.dataset, len(good)
+        if self.bank is None: self.bank, self.nearness = match_knobs(ds.lq, ds.hq, ds.size, self.seed)      # of data and seed alone: no part of the state
+        fit, clean = (torch.rand(2, B, generator=gen) < torch.tensor([[self.matched], [self.clean]])).unbind()
+        knobs = torch.where(fit[:, None], self.bank[torch.randint(len(self.bank), (B,), generator=gen)], torch.rand(B, len(KNOBS), generator=gen))
+        return corrupt(good, fov, knobs, gen, clean).contiguous(memory_format=torch.channels_last), clean
+
     def restored(self):
         "The network's result for spoiled copies of the guides, each guided by itself or by the average code; and which were not spoiled"
-        ds = self.dls.train.dataset
-        if self.bank is None: self.bank, self.nearness = match_knobs(ds.lq, ds.hq, ds.size, self.seed)      # of data and seed alone: no part of the state
         gen, B = torch_rng(self.seed, 'restore' if self.training else 'restore-valid', self.step if self.training else 0), len(self.good)
-        fit, clean, guideless = (torch.rand(3, B, generator=gen) < torch.tensor([[self.matched], [self.clean], [self.guideless]])).unbind()
-        knobs = torch.where(fit[:, None], self.bank[torch.randint(len(self.bank), (B,), generator=gen)], torch.rand(B, len(KNOBS), generator=gen))
-        spoiled = corrupt(self.good, self.good_fov, knobs, gen, clean).contiguous(memory_format=torch.channels_last)
+        spoiled, clean = self.spoil(self.good, self.good_fov, gen); guideless = torch.rand(B, generator=gen) < self.guideless
         net, (mu, logvar), n = self.model, self.enhanced.z, len(self.hq)
         if n < B:
             with self.amp(): mu, logvar = (torch.cat(t) for t in zip((mu, logvar), full_precision(net.guidance(self.good[n:], self.good_fov[n:]))))
@@ -257,7 +261,7 @@ def code_report(
                 active_y=active_dims(vy), separation=float((hq.mean(0) - lq.mean(0)).norm()/(spread + 1e-8)))
 
 # %% ../nbs/10_learner.ipynb #f11e5768
-COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'psnr', 'active_z', 'active_y', 'separation', 'gap', 'change', 'score']
+COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'psnr', 'active_z', 'active_y', 'separation', 'score']
 
 def sample_sheet(
     pics, # C x H x W tensors, each two or three square images side by side: before, after, reference
