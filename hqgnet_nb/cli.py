@@ -151,12 +151,13 @@ def ticker():
     return Ticker()
 
 def train(
+    cbs=(), # callbacks
     **arguments, # those of `train_folders`
 ): # the `HQGLearner`
     "The learner after `train_folders`, with a bar or a log [our reading]"
     from hqgnet_nb.train import train_folders
     bar = sys.stderr.isatty()
-    return train_folders(bar=bar, cbs=None if bar else [ticker()], **arguments)
+    return train_folders(bar=bar, cbs=[*cbs, *([] if bar else [ticker()])], **arguments)
 
 def _check_outside(out, **folders):
     "`UserError` where `out` lies in a folder of images: these are searched with sub-folders, and the run's own pictures would be among them"
@@ -171,6 +172,18 @@ def _grouping(word):
     from hqgnet_nb import data
     return dict(patient=data.patient, number=data.number).get(word) or data.csv_groups(word)
 
+def _downstream(a):
+    "The callback of a downstream task that `hqgnet train` is asked for, or None; `UserError` where the options do not fit"
+    if not (a.task or a.masks or a.hq_masks or a.solver): return None
+    from hqgnet_nb.core import UserError
+    if not (a.task and (a.masks or a.hq_masks)): raise UserError('a downstream task needs --task, and --masks (of --lq) or --hq-masks')
+    if a.crop: raise UserError('--crop: the masks would not be cut; cut the images and their masks first')
+    from functools import partial
+    from hqgnet_nb.bilevel import BiLevel, task_data
+    from hqgnet_nb.tasks import make_task
+    task = make_task(a.task); group = a.group and _grouping(a.group)
+    return BiLevel(task, partial(task_data, task=task, masks=a.masks, hq_masks=a.hq_masks, group=group), a.solver or 'unrolled', name=a.task)
+
 def _run_train(a):
     "`hqgnet train`; returns the exit code"
     _check_outside(a.out, lq=a.lq, hq=a.hq, valid_lq=a.valid_lq, valid_ref=a.valid_ref)
@@ -178,15 +191,19 @@ def _run_train(a):
     if a.valid_ref and not a.valid_lq:
         from hqgnet_nb.core import UserError
         raise UserError('--valid-ref needs --valid-lq, the images that it is the reference of')
+    more, task = {} if a.lr is None else dict(lr=a.lr), _downstream(a)
     learn = train(lq=a.lq, hq=a.hq, out=a.out, preset=a.preset, size=a.size, epochs=a.epochs, steps=a.steps, minutes=a.minutes, seed=a.seed,
                   device=a.device, resume=a.resume, valid_lq=a.valid_lq, valid_ref=a.valid_ref, choose=a.choose, patience=a.patience, mixed=a.mixed,
-                  crop=a.crop, group=a.group and _grouping(a.group), **({} if a.lr is None else dict(lr=a.lr)))
+                  crop=a.crop, group=a.group and _grouping(a.group), cbs=[task] if task else [], **more)
     if int(os.environ.get('RANK', 0)): return 0                # the first of several processes speaks
     from hqgnet_nb.summary import summarise
     kept = f', the weights of step {learn.best["step"]} kept' if learn.choose == 'rule' and learn.best and learn.best['step'] != learn.game.step else ''
     print(f'trained for {learn.game.step} steps, {learn.elapsed()/60:.1f} minutes{kept}\nweights   {a.out/"model.safetensors"}\n'
           f'settings  {a.out/"config.json"}\nlog       {a.out/"history.csv"}\npictures  {a.out/"samples"}\nuse them  hqgnet enhance {a.out} INPUT OUT\n')
     print('\n'.join(summarise(learn)))
+    if task:
+        from hqgnet_nb.bilevel import finish_task
+        print(f'\ntask      {finish_task(learn, task, a.out, progress("learning the task"))}: {a.task}, learned on the enhanced images')
     return 0
 
 # %% ../nbs/17_cli.ipynb #06c4a4a9
@@ -345,6 +362,11 @@ def _add_making(command, seed, kind, device):
     c.add_argument('--resume', action='store_true', help='go on with the run in --out; the budget counts from its beginning')
     c.add_argument('--valid-lq', type=Path, metavar='DIR', help='validation images; default: a tenth of --lq is kept out of training')
     c.add_argument('--valid-ref', type=Path, metavar='DIR', help='their references, same order, for the log only')
+    c.add_argument('--task', metavar='NAME', help='a downstream task to learn with: vessels, nerves, polyps, grades, or your own as PACKAGE.MODULE:NAME')
+    c.add_argument('--masks', type=Path, metavar='DIR', help='masks of --lq, same stems, for all or some; for grades a CSV file with the columns file, grade')
+    c.add_argument('--hq-masks', type=Path, metavar='DIR', help='masks of --hq, carried over to spoiled copies')
+    c.add_argument('--solver', choices=['none', 'joint', 'alternating', 'unrolled', 'implicit'],
+                   help='how the task steers the enhancer, see notebook 14; none: it is learned afterwards; default with --task: unrolled')
     c.add_argument('--crop', action='store_true', help='cut the black borders off all of these images')
     c.add_argument('--group', metavar='patient|number|CSV',
                    help='what no group of is both validated on and trained on: patient, the name up to the first _; number, the first in the name; '

@@ -89,7 +89,7 @@ class Game(Callback):
         r1_every=8, # the penalty comes every so many steps, that much heavier
         partial_strength=.25, # share of training images at a random strength below 1
         matched=.75, # share of the restorations whose corruption was found to fit the LQ images; the rest is any
-        clean=.2, # share of the restorations that start from the good image itself: nothing to do
+        clean=.3, # share of the restorations that start from the good image itself: nothing to do
         guideless=.3, # share of the restorations steered by the average code, as when nobody gives a guide
         played=.25, # share of a training batch that the game is played with; the restorations, which cost less and teach more, take all
         shift=.125, # largest shift of what the discriminator sees, a fraction of the side; it is flipped at random too. None: neither
@@ -261,7 +261,7 @@ def code_report(
                 active_y=active_dims(vy), separation=float((hq.mean(0) - lq.mean(0)).norm()/(spread + 1e-8)))
 
 # %% ../nbs/10_learner.ipynb #f11e5768
-COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'psnr', 'active_z', 'active_y', 'separation', 'score']
+COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'task', 'task_fit', 'psnr', 'active_z', 'active_y', 'separation', 'score']
 
 def sample_sheet(
     pics, # C x H x W tensors, each two or three square images side by side: before, after, reference
@@ -403,7 +403,8 @@ class HQGLearner(Learner):
                     sums=self.history.sums, net=sd(self.model), disc=sd(self.game.disc), d_opt=sd(self.game.d_opt),
                     scalers=[s if isinstance(s, dict) else sd(s) for s in self.game.scalers or ()],
                     opt=None if self.opt is None else sd(self.opt.opt), ema=None if self.ema.net is None else sd(self.ema.net), best=self.best,
-                    rows=[{k: v if isinstance(v, (int, str)) else float(v) for k, v in r.items()} for r in self.history.rows])
+                    rows=[{k: v if isinstance(v, (int, str)) else float(v) for k, v in r.items()} for r in self.history.rows],
+                    more={cb.name: cb.run_state() for cb in self.cbs if hasattr(cb, 'run_state')})
 
     def restore(self,
         state, # what `state` gave
@@ -414,6 +415,8 @@ class HQGLearner(Learner):
                                   + '; give the same again')
         self.game.step, self.seconds0, self.history.rows = state['step'], state['seconds'], list(state['rows'])
         self.best = state.get('best')
+        for cb in self.cbs:                                    # that have a part in the run
+            if cb.name in state.get('more', {}): cb.load_run_state(state['more'][cb.name])
         self.history.sums, self.game.scalers = {k: list(v) for k, v in state['sums'].items()}, list(state['scalers']) or None
         self.model.load_state_dict(state['net']); self.game.disc.load_state_dict(state['disc']); self.game.d_opt.load_state_dict(state['d_opt'])
         if state['opt'] is not None:

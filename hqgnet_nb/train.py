@@ -303,7 +303,8 @@ def train_folders(
     wait()                                                     # until all processes have looked: nothing is written before
     sets = dict(lq=dls.train.dataset.lq, hq=dls.train.dataset.hq, valid=dls.valid.dataset.lq)
     settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, n_lq=len(sets['lq']), n_hq=len(sets['hq']), crop=bool(crop),
-                                     **{f'{k}_files': _files_hash(s.items) for k, s in sets.items()})
+                                     **{f'{k}_files': _files_hash(s.items) for k, s in sets.items()},
+                                     **{k: v for cb in learn.cbs for k, v in getattr(cb, 'settings', {}).items()})        # a callback's part in the run
     check_room(out, run_bytes(learn)); was = None
     if resume:
         for left in out.glob('.checkpoint.*.pt'): left.unlink(missing_ok=True)      # of a write that was killed
