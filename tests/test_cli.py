@@ -161,6 +161,19 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
     assert len(out.split('\n\n')[0].splitlines()) <= 6 and 'validation images' in out and 'structure changed' in out, out
     assert err.splitlines() and all(l.startswith('hqgnet: ') for l in err.splitlines()) and 'step 4' in err
 
+def test_train_with_a_task(eyes, tmp_path):
+    train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--task', 'vessels']
+    out, _ = hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--steps', 4)
+    config = json.loads((tmp_path/'run/config.json').read_text()); assert (config['task'], config['solver']) == ('vessels', 'alternating')
+    assert (tmp_path/'run/task.safetensors').is_file() and 'task.safetensors' in out
+    log = list(csv.DictReader(open(tmp_path/'run/history.csv')))
+    assert all(float(r['task']) > 0 for r in log if r['task']) and {'task', 'task_fit'} <= set(log[0])
+    hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--steps', 6, '--resume')
+    refused(*train, '--masks', eyes/'hq/masks', '--solver', 'joint', '--steps', 8, '--resume', says='solver')
+    refused(*train[:-4], '--masks', eyes/'hq/masks', '--steps', 1, says='--task', inside=True)
+    (tmp_path/'m').mkdir(); shutil.copy(eyes/'hq/masks/0000.png', tmp_path/'m/x.png')
+    refused(*train, '--masks', tmp_path/'m', '--steps', 1, '--out', tmp_path/'other', says='named like')
+
 def test_train_refuses(eyes, run, tmp_path):
     (tmp_path/'empty').mkdir(); (tmp_path/'bad').mkdir(); (tmp_path/'bad/x.png').write_bytes(b'no'); (tmp_path/'file').write_text('')
     (tmp_path/'torn').mkdir(); (tmp_path/'torn/checkpoint.pt').touch()

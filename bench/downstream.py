@@ -1,0 +1,134 @@
+"""Notebook 23: is a segmenter better off on enhanced images, and does the bi-level loop help? python bench/downstream.py --minutes 6 --seeds 0
+
+Needs HQGNET_DATA, and what bench/results.py left: the frozen segmenters, and the rivals for their rows. Unpaired images are those of bench/real.py. Masked
+LQ images: DRIVE's 20, degraded, in four folds; for cornea and endoscopy the LQ images to learn from, tested on the test part. The game is the same for all
+solvers up to the moment when the task joins in (two fifths of the minutes), so that part is trained once. Every row ends by training the same segmenter on
+the same masked images, enhanced its way, and measures it on test images enhanced the same way. Beside it: a segmenter that was trained on clean images and
+frozen. A line of --out is one test image of one row, fold and seed; what is there is not run again."""
+import argparse, csv, os, sys, time
+from pathlib import Path
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+import numpy as np, torch
+from fastai.callback.core import Callback
+from hqgnet_nb.baselines import BASELINES
+from hqgnet_nb.bilevel import BiLevel, SOLVERS
+from hqgnet_nb.compare import fit_method, slug
+from hqgnet_nb.core import fov_mask, list_images, read_image, read_mask, resize, to_float, to_tensor, to_uint
+from hqgnet_nb.data import patient, unpaired_dls
+from hqgnet_nb.enhance import Enhancer
+from hqgnet_nb.generator import save_net
+from hqgnet_nb.learner import HQGLearner
+from hqgnet_nb.metrics import score
+from hqgnet_nb.segmenter import Segmenter, segmentation_scores
+from hqgnet_nb.tasks import TaskData, find_targets, fit_task, make_task
+import hqgnet_nb.train          # noqa: F401  gives a learner train_for
+sys.path.insert(0, str(Path(__file__).parent))
+from real import digits, prepare
+from results import gather, sequence
+
+TASK = dict(fundus='vessels', cornea='nerves', endoscopy='polyps')
+GROUP = dict(fundus=patient, cornea=lambda f: str(int(digits(f))//40), endoscopy=sequence)
+RIVALS = ('one-sided GAN', 'CycleGAN', 'StillGAN-style')
+WARMUP, SIZE = .4, 128
+FIELDS = ['data', 'row', 'seed', 'fold', 'name', 'group', 'refit_dice', 'refit_cldice', 'refit_auc', 'refit_sensitivity', 'frozen_dice',
+          'frozen_cldice', 'frozen_auc', 'ssim', 'structure', 'filter_auc', 'seconds', 'task_seconds', 'steps']
+
+def folds(kind, work, n=4):
+    "(masked LQ files to learn from, test files, folder of references, number of the segmenter that has not seen them) for each fold"
+    if kind != 'fundus': return [(list_images(work/'lq'), list_images(work/'test'), work/'ref', 0)]
+    files = list_images(work/'drive_test'); names = sorted({patient(f) for f in files})       # as in `segmenters` of notebook 15d
+    fold = {g: k % n for k, g in enumerate(names)}
+    return [([f for f in files if fold[patient(f)] != k], [f for f in files if fold[patient(f)] == k], work/'drive_ref', k) for k in range(n)]
+
+class Halt(Callback):
+    "Ends a training at a share of its budget, with a checkpoint"
+    order = 79
+    def __init__(self, at): self.at = at
+    def after_batch(self):
+        if self.training and self.budget.frac >= self.at: self.learn.stop_asked = True
+
+def learner(work, out, seed, cbs):
+    learn = HQGLearner(unpaired_dls(work/'lq', work/'hq', SIZE, 4, seed), out=out, seed=seed, cbs=cbs); learn.remove_cb(learn.progress); return learn
+
+def enhancer(work, out, seed, minutes, solver=None, data=None, task=None):
+    "HQG-Net trained with a solver from the shared beginning on; (image -> image, facts)"
+    go = lambda learn: learn.train_for(minutes=minutes, valid_every=100, timer=time.process_time)
+    if not (out/'config.json').is_file():
+        begin = work/'bilevel'/f'begin_{seed}_{minutes:g}'/'checkpoint.pt'
+        if not begin.is_file():
+            learn = learner(work, begin.parent, seed, [Halt(WARMUP)])
+            try: go(learn)
+            except KeyboardInterrupt: pass
+        bi = BiLevel(make_task(task, seed=seed), data, solver, warmup=WARMUP) if solver != 'none' else None
+        out.mkdir(parents=True, exist_ok=True); learn = learner(work, out, seed, [bi] if bi else [])
+        learn.load(out/'checkpoint.pt' if (out/'checkpoint.pt').is_file() else begin); go(learn)
+        save_net(learn.best_net(), out, size=SIZE, steps=learn.game.step, seconds=round(learn.elapsed()), task_seconds=round(bi.seconds) if bi else 0)
+    e = Enhancer.load(out, 'cpu'); return e.enhance, {k: e.config[k] for k in ('seconds', 'task_seconds', 'steps')}
+
+def rows_of(kind, work, seed, minutes, masked, fold, names):
+    "(name, image -> image, facts) of each row"
+    plan = dict(lq=work/'lq', hq=work/'hq', lq_ref=None, size=SIZE, steps=None, minutes=minutes, device='cpu')
+    found = find_targets(masked, work/('mask' if kind == 'fundus' else 'seg_mask'))
+    for name in names:
+        if name in BASELINES: yield name, fit_method(name, plan, seed, work)[0], {}
+        elif name in RIVALS:
+            folder = work/'compare'/'runs'/f'{slug(name)}_{seed}'
+            if not (folder/'rival.json').is_file(): print(f'{kind}: no training of {name} in {folder}; run bench/results.py first', flush=True); continue
+            yield name, *fit_method(name, plan, seed, folder)
+        else:
+            data = [TaskData(found, make_task(TASK[kind]), SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=seed)]
+            out = work/'bilevel'/f'{name}_{seed}_{minutes:g}' if name == 'none' else work/'bilevel'/f'{name}_{seed}_{fold}_{minutes:g}'
+            yield f'HQG-Net, {name}', *enhancer(work, out, seed, minutes, name, data, TASK[kind])
+
+def measure(kind, work, method, masked, test, refs, judge, seed, steps):
+    "The refitted and the frozen segmenter, and the picture, on each test image"
+    load = lambda f: resize(to_float(read_image(f)), SIZE); mask = lambda f, d: resize(read_mask(work/d/f'{f.stem}.png').astype(np.float32), SIZE) > .5
+    task = make_task(TASK[kind], seed=seed)
+    class Enhanced(TaskData):
+        "The masked images, each enhanced once: an enhancer sees whole images"
+        def __init__(self, found, *a, **kw):
+            super().__init__(found, *a, **kw)
+            for level, part in self.files.items():
+                room = self.data[level][0][0].shape[-1]
+                self.data[level] = [(to_tensor(resize(to_float(to_uint(method(load(f)))), room))[0], fov, t) for f, (_, fov, t) in zip(part, self.data[level])]
+    found = find_targets(masked, work/('mask' if kind == 'fundus' else 'seg_mask'))
+    fit_task(task, [Enhanced(found, task, SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=0)], steps=steps, seed=seed)
+    for f in test:
+        y, ref, m = load(f), load(refs/f.name), mask(f, 'mask'); fov = fov_mask(ref); x = to_float(to_uint(method(y)))
+        with torch.no_grad(): p = task(to_tensor(x)).sigmoid()[0, 0].numpy()
+        s = score(x, ref, fov, None if kind == 'endoscopy' else m)
+        both = dict(refit=segmentation_scores(p, m, fov), frozen=segmentation_scores(judge.predict(x), m, fov))
+        yield dict(name=f.stem, group=GROUP[kind](f), ssim=s['ssim'], structure=s['structure'], filter_auc=s.get('vesselness_auc', ''),
+                   **{f'{who}_{k}': v for who, scores in both.items() for k, v in scores.items()})
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--data', default=','.join(TASK)); p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS]))
+    p.add_argument('--minutes', type=float, default=6.); p.add_argument('--seeds', default='0', help='comma-separated')
+    p.add_argument('--refit', type=int, default=400, help='steps of each segmenter'); p.add_argument('--folds', default='0,1,2,3', help='of the fundus')
+    p.add_argument('--out', type=Path, default=Path('nbs/results/downstream.csv')); p.add_argument('--work', type=Path, default=Path('runs/real'))
+    if len(sys.argv) == 1: p.print_usage(); sys.exit(0)
+    a = p.parse_args(); torch.set_num_threads(1)
+    if 'HQGNET_DATA' not in os.environ: sys.exit('downstream: set HQGNET_DATA to the folder of the real images first')
+    root = Path(os.environ['HQGNET_DATA']); a.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {(r['data'], r['row'], r['seed'], r['fold']) for r in csv.DictReader(open(a.out))} if a.out.exists() else set()
+    label = lambda n: n if n in BASELINES or n in RIVALS else f'HQG-Net, {n}'
+    for kind in a.data.split(','):
+        work = a.work/f'{kind}_128'; prepare(kind, root, work, SIZE); gather(kind, root, work, False)
+        for seed in map(int, a.seeds.split(',')):
+            for k, (masked, test, refs, judge) in enumerate(folds(kind, work)):
+                if kind == 'fundus' and str(k) not in a.folds.split(','): continue
+                left = [n for n in a.rows.split(',') if (kind, label(n), str(seed), str(k)) not in done]
+                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left):
+                    frozen = Segmenter.load(work/'compare'/f'segmenter_{judge}.safetensors')
+                    rows = list(measure(kind, work, method, masked, test, refs, frozen, seed, a.refit))
+                    new = not a.out.exists()
+                    with open(a.out, 'a', newline='') as f:
+                        w = csv.DictWriter(f, FIELDS, extrasaction='ignore', lineterminator='\n')
+                        if new: w.writeheader()
+                        short = lambda v: f'{v:.4f}' if isinstance(v, float) else v
+                        for r in rows: w.writerow({q: short(v) for q, v in dict(data=kind, row=name, seed=seed, fold=k, **facts, **r).items()})
+                    mean = lambda c, rows=rows: np.nanmean([float(r[c]) for r in rows])
+                    print(kind, name, seed, k, *[f'{c} {mean(c):.3f}' for c in ('refit_dice', 'frozen_dice', 'ssim', 'structure')], flush=True)
+
+if __name__ == '__main__': main()
