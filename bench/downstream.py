@@ -54,11 +54,13 @@ def enhancer(work, out, seed, minutes, solver=None, data=None, task=None):
     "HQG-Net trained with a solver from the shared beginning on; (image -> image, facts)"
     go = lambda learn: learn.train_for(minutes=minutes, valid_every=100, timer=time.process_time)
     if not (out/'config.json').is_file():
-        begin = work/'bilevel'/f'begin_{seed}_{minutes:g}'/'checkpoint.pt'
+        begin = work/'bilevel'/f'begin_{seed}_{minutes:g}'/'begin.pt'
         if not begin.is_file():
             learn = learner(work, begin.parent, seed, [Halt(WARMUP)])
             try: go(learn)
-            except KeyboardInterrupt: pass
+            except KeyboardInterrupt:
+                if learn.elapsed() < WARMUP*60*minutes: raise
+            (begin.parent/'checkpoint.pt').rename(begin)           # whole, and not that of a command that was stopped
         bi = BiLevel(make_task(task, seed=seed), data, solver, warmup=WARMUP) if solver != 'none' else None
         out.mkdir(parents=True, exist_ok=True); learn = learner(work, out, seed, [bi] if bi else [])
         learn.load(out/'checkpoint.pt' if (out/'checkpoint.pt').is_file() else begin); go(learn)

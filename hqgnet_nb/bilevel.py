@@ -13,7 +13,7 @@ from fastai.callback.core import Callback
 from torch.func import functional_call
 from .core import UserError, atomic_path, torch_rng
 from .learner import NotFinite, average, place
-from .tasks import TaskData, find_targets, fit_task
+from .tasks import TaskData, find_targets, fit_task, upper_groups
 
 # %% ../nbs/14_bilevel.ipynb #e704b1f1
 SOLVERS = ('none', 'joint', 'alternating', 'unrolled', 'implicit')
@@ -100,21 +100,23 @@ class BiLevel(Callback):
         if solver not in SOLVERS: raise UserError(f'no solver {solver!r}; there are {", ".join(SOLVERS)}')
         self.task, self.data, self.solver, self.weight, self.ahead = task, data, solver, weight, dict(steps=steps, terms=terms, damping=damping)
         self.lr, self.warmup, self.every, self.own, self.bs, self.first, self.turn, self.seconds = lr, warmup, every, own, bs, first, 0, 0.
-        self.opt_task = torch.optim.Adam(task.parameters(), lr)
+        self.names, self.phi = map(list, zip(*((k, p) for k, p in task.named_parameters() if p.requires_grad)))      # a task may keep some of its weights
+        self.opt_task, self.begin = torch.optim.Adam(self.phi, lr), {k: v.detach().clone() for k, v in task.state_dict().items()}
         self.settings = dict(task=name or type(task).__name__, solver=solver, task_weight=weight)
 
     def run_state(self):
         "The task's part of a checkpoint"
-        return dict(solver=self.solver, task=self.task.state_dict(), opt=self.opt_task.state_dict(), turn=self.turn)
+        return dict(solver=self.solver, task=self.task.state_dict(), opt=self.opt_task.state_dict(), turn=self.turn, seconds=self.seconds)
     def load_run_state(self, state):
         "Take it over; `UserError` for another solver"
         if state['solver'] != self.solver: raise UserError(f"the checkpoint was made with the solver {state['solver']}, not {self.solver}; give the same again")
-        self.task.load_state_dict(state['task']); self.opt_task.load_state_dict(state['opt']); self.turn = state['turn']
+        self.task.load_state_dict(state['task']); self.opt_task.load_state_dict(state['opt']); self.turn, self.seconds = state['turn'], state['seconds']
 
     def before_fit(self):
         if callable(self.data): self.data = self.data(self.learn)
         self.task.to(next(self.model.parameters()).device).train(); self.opt_task.load_state_dict(self.opt_task.state_dict())     # its moments follow
-        self.names = [k for k, _ in self.task.named_parameters()]
+        if place()[1] > 1:                                  # all begin with the weights of the first
+            for t in self.task.state_dict().values(): torch.distributed.broadcast(t, 0)
 
     @property
     def due(self):
@@ -123,8 +125,8 @@ class BiLevel(Callback):
 
     def draw(self, level, n):
         "A batch of a level, degraded where its images are good ones: images, fields of view, targets"
-        rank, world = place(); n, dev = n*world + rank, next(self.model.parameters()).device
-        d = self.data[n % len(self.data)]; x, fov, t = (u.to(dev) for u in d.batch(level, n, self.bs))
+        (rank, world), dev, sets = place(), next(self.model.parameters()).device, len(self.data)
+        d = self.data[(n + rank) % sets]; n = n//sets*world + rank; x, fov, t = (u.to(dev) for u in d.batch(level, n, self.bs))
         return (self.game.spoil(x, fov, torch_rng(self.game.seed, 'task', level, n))[0] if d.spoil else x), fov, t
 
     def enhanced(self, x, fov):
@@ -138,12 +140,12 @@ class BiLevel(Callback):
     def learn_task(self, loss):
         "One step of the task's own"
         self.opt_task.zero_grad(); loss.backward()
-        average([p.grad for p in self.task.parameters() if p.grad is not None]); self.opt_task.step(); self.opt_task.zero_grad()
+        average([p.grad for p in self.phi if p.grad is not None]); self.opt_task.step(); self.opt_task.zero_grad()
 
     def scale(self):
         "What Adam divides by, as factors of its rate"
         b2, state = self.opt_task.defaults['betas'][1], self.opt_task.state
-        return [1/((state[p]['exp_avg_sq']/(1 - b2**float(state[p]['step']))).sqrt() + 1e-3) for p in self.task.parameters()]
+        return [1/((state[p]['exp_avg_sq']/(1 - b2**float(state[p]['step']))).sqrt() + 1e-3) if state.get(p) else torch.zeros_like(p) for p in self.phi]
 
     def after_backward(self):
         if not (self.training and self.due): return
@@ -157,7 +159,7 @@ class BiLevel(Callback):
         out = self.enhanced(torch.cat([xl, xu]), torch.cat([fl, fu])); images = [u.detach() for u in out.split(len(xl))]
         if self.solver != 'joint':                             # the task first: the enhancer's turn is at its optimum, or nearer to it
             for _ in range(self.own): self.learn_task(self.loss(images[0], fl, tl))
-        theta, phi = [u.clone().requires_grad_() for u in images], list(self.task.parameters())
+        theta, phi = [u.clone().requires_grad_() for u in images], self.phi
         lower, upper = lambda th, ph: self.loss(th[0], fl, tl, ph), lambda th, ph: self.loss(th[1], fu, tu, ph)
         scale = self.scale() if self.solver in ('unrolled', 'implicit') else None
         d = hypergradient(self.solver, upper, lower, theta, phi, lr=self.lr, scale=scale, **self.ahead)
@@ -176,13 +178,13 @@ def task_data(
     group=None, # as for `TaskData`
 ) -> list: # of `TaskData`
     "The training images that have targets; `UserError` where there are too few [our reading]"
-    ds, out = learn.dls.train.dataset, []
+    ds, sets, group = learn.dls.train.dataset, [], group or (lambda f: Path(f).stem)
     for s, folder, spoil in ((ds.lq, masks, False), (ds.hq, hq_masks, True)):
         if folder is None: continue
-        found = find_targets(s.items, folder)
-        if not found: raise UserError(f'{folder}: nothing there is named like a training image of the {"high" if spoil else "low"}-quality folder')
-        out.append(TaskData(found, task, ds.size, learn.dls.channels, group, spoil=spoil, seed=learn.seed))
-    return out
+        sets.append((find_targets(s.items, folder), spoil))
+        if not sets[-1][0]: raise UserError(f'{folder}: nothing there is named like a training image of the {"high" if spoil else "low"}-quality folder')
+    upper = upper_groups([f for found, _ in sets for f in found], group, .5, learn.seed)      # one split for both: a patient may be in each
+    return [TaskData(found, task, ds.size, learn.dls.channels, group, upper, spoil, learn.seed) for found, spoil in sets]
 
 def finish_task(
     learn, # the `HQGLearner`, trained
@@ -193,14 +195,13 @@ def finish_task(
 ) -> Path: # of the file
     "The task learned from the beginning on images that the kept enhancer makes, and written [our reading]"
     from safetensors.torch import save_file
-    net = learn.best_net(); cb.learn = learn
-    for m in cb.task.modules():
-        if hasattr(m, 'reset_parameters'): m.reset_parameters()
+    net = learn.best_net(); cb.learn = learn; cb.task.to(next(net.parameters()).device).load_state_dict(cb.begin)
     data = cb.data(learn) if callable(cb.data) else cb.data
     fit_task(cb.task, data, lambda x, fov: net(x, fov=fov), steps, learn.seed, spoil=lambda *a: learn.game.spoil(*a)[0], progress=progress)
     path = Path(out)/'task.safetensors'
     with atomic_path(path) as tmp:
-        save_file({k: v.detach().cpu().contiguous() for k, v in cb.task.state_dict().items()}, tmp, metadata={k: str(v) for k, v in cb.settings.items()})
+        weights = {k: v.detach().cpu().clone().contiguous() for k, v in cb.task.state_dict().items()}
+        save_file(weights, tmp, metadata={k: str(v) for k, v in cb.settings.items()})
     return path
 
 # %% ../nbs/14_bilevel.ipynb #a11db541

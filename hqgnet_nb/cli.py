@@ -181,8 +181,14 @@ def _downstream(a):
     from functools import partial
     from hqgnet_nb.bilevel import BiLevel, task_data
     from hqgnet_nb.tasks import make_task
-    task = make_task(a.task); group = a.group and _grouping(a.group)
-    return BiLevel(task, partial(task_data, task=task, masks=a.masks, hq_masks=a.hq_masks, group=group), a.solver or 'unrolled', name=a.task)
+    from hqgnet_nb.core import list_images, set_seed
+    from hqgnet_nb.tasks import table_grades
+    from hqgnet_nb.train import files_hash
+    targets = [t for t in (a.masks, a.hq_masks) if t]; grades = dict(n=table_grades(targets)) if a.task == 'grades' else {}
+    set_seed(a.seed); task = make_task(a.task, **grades); group = a.group and _grouping(a.group)       # a task of one's own may begin with any weights
+    cb = BiLevel(task, partial(task_data, task=task, masks=a.masks, hq_masks=a.hq_masks, group=group), a.solver or 'unrolled', name=a.task)
+    cb.settings |= grades | dict(task_files=files_hash([f for t in targets for f in ([t] if t.is_file() else list_images(t))]), task_group=str(a.group))
+    return cb
 
 def _run_train(a):
     "`hqgnet train`; returns the exit code"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['lr_factor', 'Budget', 'clock', 'HQGProgress', 'left_to_restore', 'Rule', 'KeepBest', 'Checkpoint', 'check_room',
-           'run_bytes', 'join', 'wait', 'train_folders']
+           'run_bytes', 'join', 'wait', 'files_hash', 'train_folders']
 
 # %% ../nbs/10b_train.ipynb #a2dc3444
 import contextlib, hashlib, math, os, signal, tempfile, threading, time, warnings
@@ -123,7 +123,8 @@ class Rule(Callback):
         if not (self.learn.fitting and self.learn.due): return
         if self.batches is None: self.batches = self.draw()     # not before the first step: the search for corruptions belongs to the budget
         net = self.ema.net; code = torch.cat([net.guidance(x, fov)[0] for _, x, fov in self.batches]).mean(0, keepdim=True)
-        self.history.more = dict(score=left_to_restore(lambda y, fov: net(y, code=code, fov=fov), self.batches))
+        score = torch.tensor(left_to_restore(lambda y, fov: net(y, code=code, fov=fov), self.batches), device=code.device)
+        average([score]); self.history.more = dict(score=float(score))       # of several processes each has drawn its own; they must agree when to end
 
 class KeepBest(Callback):
     "Keeps the averaged weights of the validation with the lowest score; with patience, ends a run that gets no better [our reading]"
@@ -257,8 +258,10 @@ def wait():
     "Wait for the other processes [our reading]"
     if place()[1] > 1: torch.distributed.barrier()
 
-def _files_hash(items):
-    "A hash of names and sizes in their order: the same for the same images, wherever their folder is now"
+def files_hash(
+    items, # list of files or arrays
+) -> str: # 8 hexadecimal digits
+    "A hash of names and sizes in their order: the same for the same images, wherever their folder is now [our reading]"
     known = [(Path(x).name, Path(x).stat().st_size) if isinstance(x, (str, Path)) else tuple(x.shape) for x in items]
     return hashlib.sha256(repr(known).encode()).hexdigest()[:8]
 
@@ -303,7 +306,7 @@ def train_folders(
     wait()                                                     # until all processes have looked: nothing is written before
     sets = dict(lq=dls.train.dataset.lq, hq=dls.train.dataset.hq, valid=dls.valid.dataset.lq)
     settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, n_lq=len(sets['lq']), n_hq=len(sets['hq']), crop=bool(crop),
-                                     **{f'{k}_files': _files_hash(s.items) for k, s in sets.items()},
+                                     **{f'{k}_files': files_hash(s.items) for k, s in sets.items()},
                                      **{k: v for cb in learn.cbs for k, v in getattr(cb, 'settings', {}).items()})        # a callback's part in the run
     check_room(out, run_bytes(learn)); was = None
     if resume:
