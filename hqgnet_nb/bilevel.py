@@ -65,17 +65,22 @@ def hypergradient(
     steps=3, # T of `unrolled`
     terms=5, # K of `implicit`
     lr=.1, damping=0., scale=None, # of the steps and of the series, see `unroll` and `neumann`
+    trust=None, # the part that goes by training is at most that many times as long as the direct part; None: as long as it is
 ) -> list: # of tensors like theta
     "How the upper loss depends on theta, as the solver sees it; `UserError` for an unknown solver [abstract: bi-level; solvers: our reading]"
     if solver not in SOLVERS: raise UserError(f'no solver {solver!r}; there are {", ".join(SOLVERS)}')
     if solver == 'none': return [torch.zeros_like(t) for t in theta]
     phi = [p.detach().requires_grad_() for p in phi]
-    if solver == 'unrolled': return grads(upper(theta, unroll(lower, theta, phi, steps, lr, scale)), theta)
-    if solver == 'implicit':
-        both = grads(upper(theta, phi), [*theta, *phi]); direct, b = both[:len(theta)], both[len(theta):]
+    if solver in ('joint', 'alternating'): return grads(upper(theta, phi) + (lower(theta, phi) if solver == 'joint' else 0.), theta)
+    dot = lambda p, q: sum((a*b).sum() for a, b in zip(p, q))
+    end = unroll(lower, theta, phi, steps, lr, scale) if solver == 'unrolled' else phi
+    at = [p.detach().requires_grad_() for p in end]; both = grads(upper(theta, at), [*theta, *at]); direct, b = both[:len(theta)], both[len(theta):]
+    if solver == 'unrolled': bent = grads(dot(end, b), theta)
+    else:
         slope = grads(lower(theta, phi), phi, create_graph=True); v = neumann(slope, phi, b, terms, lr, damping, scale)
-        return [d - m for d, m in zip(direct, grads(sum((g*t).sum() for g, t in zip(slope, v)), theta))]
-    return grads(upper(theta, phi) + (lower(theta, phi) if solver == 'joint' else 0.), theta)
+        bent = [-m for m in grads(dot(slope, v), theta)]
+    size = lambda t: float(dot(t, t))**.5; k = 1. if trust is None else min(1., trust*size(direct)/max(size(bent), 1e-30))
+    return [d + k*m for d, m in zip(direct, bent)]
 
 # %% ../nbs/14_bilevel.ipynb #134775a4
 class BiLevel(Callback):
@@ -89,6 +94,7 @@ class BiLevel(Callback):
         steps=3, # T: how far `unrolled` looks ahead
         terms=5, # K of `implicit`
         damping=.1, # of `implicit`
+        trust=1., # how long the part of the hypergradient that goes by training may be, in lengths of the direct part
         lr=3e-3, # Adam's rate for the task
         warmup=.4, # share of the budget before the task joins in
         every=2, # steps between two turns of the task
@@ -98,7 +104,7 @@ class BiLevel(Callback):
         name=None, # of the task, for the run's settings
     ):
         if solver not in SOLVERS: raise UserError(f'no solver {solver!r}; there are {", ".join(SOLVERS)}')
-        self.task, self.data, self.solver, self.weight, self.ahead = task, data, solver, weight, dict(steps=steps, terms=terms, damping=damping)
+        self.task, self.data, self.solver, self.weight, self.ahead = task, data, solver, weight, dict(steps=steps, terms=terms, damping=damping, trust=trust)
         self.lr, self.warmup, self.every, self.own, self.bs, self.first, self.turn, self.seconds = lr, warmup, every, own, bs, first, 0, 0.
         self.names, self.phi = map(list, zip(*((k, p) for k, p in task.named_parameters() if p.requires_grad)))      # a task may keep some of its weights
         self.opt_task, self.begin = torch.optim.Adam(self.phi, lr), {k: v.detach().clone() for k, v in task.state_dict().items()}
@@ -145,7 +151,7 @@ class BiLevel(Callback):
     def scale(self):
         "What Adam divides by, as factors of its rate"
         b2, state = self.opt_task.defaults['betas'][1], self.opt_task.state
-        return [1/((state[p]['exp_avg_sq']/(1 - b2**float(state[p]['step']))).sqrt() + 1e-3) if state.get(p) else torch.zeros_like(p) for p in self.phi]
+        return [1/((state[p]['exp_avg_sq']/(1 - b2**float(state[p]['step']))).sqrt() + 1e-2) if state.get(p) else torch.zeros_like(p) for p in self.phi]
 
     def after_backward(self):
         if not (self.training and self.due): return
