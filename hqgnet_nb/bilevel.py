@@ -126,6 +126,7 @@ class BiLevel(Callback):
 
     @property
     def due(self):
+        "Is it the task's turn?"
         budget = getattr(self.learn, 'budget', None)
         return self.solver != 'none' and self.game.step % self.every == 0 and (budget is None or budget.frac >= self.warmup)
 
