@@ -125,15 +125,16 @@ def restoration_loss(
     "How far a restored image is from the good one: light and colour, 1 - SSIM, 1 - correlation, and structure and contrast band by band [our reading]"
     mean, pool = lambda t: masked_moments(t, fov)[0].mean(), lambda t: box(t, 7, 3)
     def windows(p, q): mp, mq = pool(p), pool(q); return mp, mq, pool(p*p) - mp*mp, pool(q*q) - mq*mq, pool(p*q) - mp*mq
-    a, b = to_luma(x), to_luma(z); ma, mb, va, vb, c = windows(a, b)
+    ma, mb, va, vb, c = windows(x, z)                      # SSIM of every colour, the rest of brightness alone
     ssim = (2*ma*mb + 1e-4)*(2*c + 9e-4)/((ma.square() + mb.square() + 1e-4)*(va + vb + 9e-4))
+    a, b = to_luma(x), to_luma(z); _, _, va, vb, c = windows(a, b)
     # where there is structure: more than a hundredth of the range; in one band a third of that
     share = lambda v, floor: v.clamp_min(0)/(v.clamp_min(0) + floor)
     where = lambda v, w: mean(w*v)/mean(w).clamp_min(1e-6)
     same = where((c + 1e-6)*((va + 1e-6)*(vb + 1e-6)).clamp_min(1e-12).rsqrt(), share(vb, 1e-4))
     fine = 0.
     for p, q in zip(a_trous(a), a_trous(b)): p, q, c = pool(p*p), pool(q*q), pool(p*q); fine = fine + where((2*c + 1e-5)/(p + q + 1e-5), share(q, 1e-5))/4
-    return 3*mean(box(x - z, 9, 4).abs()) + .2*(1 - mean(ssim)) + structure*(1 - same) + bands*(1 - fine)
+    return 3*mean(box(x - z, 9, 4).abs()) + 1.2*(1 - mean(ssim)) + structure*(1 - same) + bands*(1 - fine)
 
 def doubt_loss(
     doubt, # B x 1 x H x W, log of the expected error
