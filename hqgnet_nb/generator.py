@@ -192,6 +192,7 @@ class HQGNet(nn.Module):
         hq_fov=None, # B or 1 x 1 x H' x W': field of view of the guides
         code=None, # B or 1 x z_dim: the guide's code itself, instead of a guide
         stats=None, # a dictionary: empty, it is filled with this pass's statistics and codes; filled, they are used
+        known=None, # the `Enhanced` of an earlier pass over the same images, at any strength, with any guide: only the decoder runs
         full=False, # return `Enhanced` instead of the image
     ): # B x C x H x W in [0, 1], or `Enhanced`
         "The enhanced images [abstract: guided by HQ images; strength and anchoring: our reading]"
@@ -199,12 +200,12 @@ class HQGNet(nn.Module):
         if C != self.config['channels']: raise ValueError(f"this network takes {self.config['channels']} channel(s), the image has {C}")
         x, mask = _pad16(lq, fov)
         alpha = torch.as_tensor(strength, dtype=lq.dtype, device=lq.device).reshape(-1, 1).expand(B, 1)
-        seen = with_detail(x)                               # both encoders look at the same
-        feats, guide_feats = self.features(x, seen), self.guidance.features(x, seen)
-        gy = _keep(stats, 'gy', lambda: self.guidance(x, mask, guide_feats))
+        seen = None if known else with_detail(x)            # both encoders look at the same
+        feats, guide_feats = (known.feats, known.guide_feats) if known else (self.features(x, seen), self.guidance.features(x, seen))
+        gy = _keep(stats, 'gy', lambda: known.y if known else self.guidance(x, mask, guide_feats))
         gz = (code, torch.full_like(code, -8.)) if code is not None else self.guidance(*_pad16(hq, hq_fov)) if hq is not None \
             else (self.mean_code, torch.full_like(self.mean_code, -8.))
-        vy = _keep(stats, 'vy', lambda: self.input_code(x, mask, feats))
+        vy = _keep(stats, 'vy', lambda: known.vy if known else self.input_code(x, mask, feats))
         v0, v1, u = gy[0], draw_code(*gz, sample).expand(B, -1), draw_code(*vy, sample)
         v = v0 + alpha*(v1 - v0)
         last, mid = self.decode(feats, torch.cat([v, u], 1), mask, stats)
