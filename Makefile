@@ -6,30 +6,43 @@ SHELL  := /bin/sh
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DOCS   ?= .venv-docs
 DEMO   ?= demo_out
 SAMPLE ?= data/sample
 GATE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test export clean notebooks readme hooks bench sample
+.PHONY: help install demo test docs export clean notebooks readme hooks bench sample
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+: *##' Makefile | sed -E 's/^([a-z]+):[^#]*## */  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
-# Installed again only when the metadata changes. An environment that works is kept, one that does not is made anew.
-$(STAMP): settings.ini setup.py
-	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+# $(call environment,FOLDER,NOTE): an environment that works is kept, one that does not is made anew
+define environment
+	@if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 	   py=; for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
 	     if "$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then py=$$p; break; fi; \
 	   done; \
 	   if [ -z "$$py" ]; then \
 	     echo "hqgnet_nb: no Python 3.11 or newer with venv and pip was found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
 	   fi; \
-	   echo "creating $(VENV) with $$("$$py" -V); the first install downloads PyTorch and takes some minutes"; \
-	   "$$py" -m venv --clear $(VENV); \
+	   echo "creating $(1) with $$("$$py" -V); $(2)"; \
+	   "$$py" -m venv --clear $(1); \
 	 fi
-	@echo "installing into $(VENV)"
+	@echo "installing into $(1)"
+endef
+
+# Installed again only when the metadata changes.
+$(STAMP): settings.ini setup.py
+	$(call environment,$(VENV),the first install downloads PyTorch and takes some minutes)
 	@$(BIN)/python -m pip install -qq --editable '.[dev]'
+	@touch $@
+
+# The site's own: it reads the modules and runs nothing, so it holds neither PyTorch nor the library.
+$(DOCS)/.installed: settings.ini
+	$(call environment,$(DOCS),the first install takes a minute)
+	@sed -n 's/^docs_requirements *= *//p' settings.ini | tr ' ' '\n' > $(DOCS)/requirements.txt
+	@$(DOCS)/bin/python -m pip install -qq -r $(DOCS)/requirements.txt
 	@touch $@
 
 install: $(STAMP)  ## create .venv and install (nothing to do the second time)
@@ -40,6 +53,12 @@ demo: $(STAMP)   ## train on generated images, enhance held-out ones, write a re
 
 test: $(STAMP)   ## the gate: notebooks, modules, tests, style, wheel; GATE='--only ruff' runs one stage
 	@$(BIN)/python tests/gate.py $(GATE)
+
+docs: $(DOCS)/.installed ## build the site into _docs: course, library, cards; a warning is an error
+	@$(DOCS)/bin/python docs/stage.py build/docs/source
+	@rm -rf build/docs/html
+	@$(DOCS)/bin/python -m sphinx -q -W --keep-going -c docs -d build/docs/doctrees build/docs/source build/docs/html
+	@rm -rf _docs && cp -r build/docs/html _docs && echo "site: _docs/index.html"
 
 export: $(STAMP) ## write the modules from the notebooks
 	@$(BIN)/nbdev_export

@@ -3,7 +3,7 @@ from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
 
-EXTRAS = 'medical metrics seg export app distributed course dev'.split()
+EXTRAS = 'medical metrics seg export app distributed course docs dev'.split()
 STATUS = {'1': '1 - Planning', '2': '2 - Pre-Alpha', '3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
 here = Path(__file__).parent

@@ -112,7 +112,7 @@ def export(tmp):
 
 def ruff(tmp):
     "Style of notebooks, modules and tests"
-    for d in 'nbs', 'hqgnet_nb', 'tests', 'bench', 'setup.py':
+    for d in 'nbs', 'hqgnet_nb', 'tests', 'bench', 'docs', 'setup.py':
         if not (ROOT/d).exists(): continue
         rc, out, s = run([BIN/'ruff', 'check', '--no-cache', '--output-format=concise', d])
         tally('FAIL' if rc else 'PASS', f'ruff: {d}', s, out if rc else '')

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest, yaml
 import gate
 
-EXTRAS = 'medical metrics seg export app distributed course dev'.split()
+EXTRAS = 'medical metrics seg export app distributed course docs dev'.split()
 CARDS = 'phantoms retina eyeq drive chase_db1 hrf ccm corn2 kvasir_seg cvc_clinicdb'.split()
 HEADINGS = ['What', 'How many', 'LQ and HQ', 'Masks', 'Source', 'Terms', 'Folder layout', 'Splitting']
 
@@ -109,7 +109,7 @@ def test_makefile_wants_python_3_11(root, tmp_path):
 
 def test_no_path_of_one_machine(root):
     "Text that we write names no folder of the machine it was written on"
-    where = [*root.glob('*'), *root.glob('.ci/*'), *root.glob('.githooks/*'), *(p for d in ('nbs', 'hqgnet_nb', 'tests', 'data', 'bench')
+    where = [*root.glob('*'), *root.glob('.ci/*'), *root.glob('.githooks/*'), *(p for d in ('nbs', 'hqgnet_nb', 'tests', 'data', 'bench', 'docs')
              for p in (root/d).rglob('*'))]
     own = [p for p in where if p.is_file() and p.suffix in ('', '.py', '.md', '.ini', '.toml', '.cff', '.in', '.ipynb', '.json')]
     assert [f'{p.name}: {m[0]}' for p in own for m in [gate.MACHINE.search(p.read_text(errors='ignore'))] if m] == []
