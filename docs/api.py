@@ -123,7 +123,7 @@ def constant(m, name, node, names):
     "The lines of a constant: its value, shortened, and the comment beside or above it"
     values = {t.id: v for tgt in node.targets if isinstance(tgt, ast.Tuple) and isinstance(node.value, ast.Tuple) for t, v in zip(tgt.elts, node.value.elts)}
     value = (ast.get_source_segment(m.text, values.get(name, node.value)) or '').splitlines()
-    value = [l if len(l) < 160 else l[:159] + '…' for l in value[:12]] + ['…']*(len(value) > 12)
+    if len(value) > 40: value = [*value[:40], '# and so on']
     note = next((m.comments[i] for i in (node.end_lineno, node.lineno, node.lineno - 1) if i in m.comments and not m.comments[i].startswith('%%')), '')
     return [f'{FENCE}{{py:data}} {name}', '', md(note, names), '', '```python', *value, '```', '', *said(m, node, names), FENCE, '']
 

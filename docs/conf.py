@@ -13,6 +13,7 @@ project, author, release, language = cfg['title'], cfg['author'], cfg['version']
 project_copyright = cfg['copyright']
 extensions = ['myst_nb', 'sphinx.ext.mathjax']
 nb_execution_mode = 'off'
+nb_render_markdown_format = 'myst'                      # outputs know tables and formulas too
 nb_ipywidgets_js = {}                                  # these come from other servers
 myst_enable_extensions = ['dollarmath', 'amsmath', 'attrs_block', 'colon_fence']
 myst_heading_anchors = 4
@@ -27,6 +28,7 @@ html_theme_options = dict(show_navbar_depth=1, navbar_persistent=[], use_downloa
                           use_repository_button=False, show_toc_level=2, pygments_light_style='a11y-high-contrast-light',
                           article_header_start=['toggle-primary-sidebar.html'])
 html_static_path, html_css_files = ['_static'], ['site.css']
+html_use_index, html_domain_indices = False, False
 html_copy_source, html_show_sourcelink, html_show_sphinx = False, False, False
 mathjax_path = 'mathjax/tex-svg.js'                    # one file, no fonts
 mathjax_options = dict(defer='defer')
