@@ -8,6 +8,7 @@ from pathlib import Path
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from marks import md, table
 
 DEFS = ast.FunctionDef, ast.ClassDef
 FENCE = '`'*8                                                          # of the outermost directive; what is inside has fewer
@@ -41,20 +42,6 @@ class Module:
         return None if m is None else f'hqgnet_nb.{where}.{what}' if what in m.own() else m.home(what, found)
 
 
-def md(text, names=()):
-    "`text` as Markdown that shows what it says; `words` in back quotes that name something exported are links"
-    def code(s):
-        ref = names.get(s.rstrip('()')) if names else None
-        return f'{{py:obj}}`{s} <{ref}>`' if ref else f'`{s}`'
-    parts = re.split(r'`([^`]+)`', ' '.join(text.split()))
-    return ''.join(code(p) if i % 2 else re.sub(r'([\\*_{}\[\]<>#$|])', r'\\\1', p) for i, p in enumerate(parts))
-
-def table(head, rows):
-    "A Markdown table; empty without rows"
-    if not rows: return []
-    bar = lambda cells: '| ' + ' | '.join(re.sub(r'(?<!\\)\|', r'\\|', c) for c in cells) + ' |'
-    return [bar(head), '|' + ' --- |'*len(head), *map(bar, rows), '']
-
 def call(fn, bound=False):
     "The signature of a function, as it is written"
     a = fn.args
@@ -83,17 +70,17 @@ def parameters(m, fn):
 def function(m, fn, names, fence, kind='function', owner=None):
     "The lines of one function or method"
     rows, returns = parameters(m, fn)
-    flags = [f':{f}:' for f in ('property', 'classmethod', 'staticmethod') if f != 'property' and any(ast.unparse(d) == f for d in fn.decorator_list)]
-    full = f'{owner}.{fn.name}' if owner else fn.name
+    flags = [f':{f}:' for f in ('classmethod', 'staticmethod') if f in map(ast.unparse, fn.decorator_list)]
     sig = '' if kind == 'property' else call(fn, bound=owner and ':staticmethod:' not in flags)
-    out = [f'{fence}{{py:{kind}}} {full}{sig}', *flags, '', *said(m, fn, names)]
+    out = [f'{fence}{{py:{kind}}} {owner + "." if owner else ""}{fn.name}{sig}', *flags, '', *said(m, fn, names)]
     if any(c for _, _, c in rows): out += parameter_table(rows, names)
     if returns or (fn.returns and rows): out += ['**Returns** ' + (f'`{ast.unparse(fn.returns)}` ' if fn.returns else '') + md(returns, names), '']
     return [*out, fence, '']
 
-def parameter_table(rows, names):
+def parameter_table(rows, names, what='parameter'):
+    "The table of the result of `parameters`"
     cells = [(', '.join(f'`{n}`' for n in ns), ', '.join(f'`{" ".join(d.split())}`' for d in ds), md(c, names)) for ns, ds, c in rows]
-    return table(('parameter', 'default', 'meaning'), cells)
+    return table((what, 'default', 'meaning'), cells)
 
 def said(m, node, names):
     "The docstring of a definition, and where it is: the notebook's cell and the source"
@@ -106,17 +93,16 @@ def klass(m, c, names):
     "The lines of a class: how it is made, its fields, its public methods"
     methods = {n.name: n for n in c.body if isinstance(n, ast.FunctionDef)}
     init = methods.pop('__init__', None)
-    bases = [ast.unparse(b) for b in c.bases]
+    bases = [f'{{py:obj}}`{b} <{names[b]}>`' if names.get(b) else f'`{b}`' for b in map(ast.unparse, c.bases)]
     out = [f'{FENCE}{{py:class}} {c.name}{call(init, bound=True) if init else ""}', '', *said(m, c, names)]
-    if bases: out += ['Based on ' + ', '.join(f'`{b}`' if b not in names else f'{{py:obj}}`{b} <{names[b]}>`' for b in bases), '']
+    if bases: out += ['Based on ' + ', '.join(bases), '']
     if init: out += parameter_table(parameters(m, init)[0], names)
-    fields = [n for n in c.body if isinstance(n, ast.AnnAssign)]
-    out += table(('field', 'default', 'meaning'), [(f'`{ast.unparse(n.target)}: {ast.unparse(n.annotation)}`', f'`{ast.unparse(n.value)}`' if n.value else '',
-                                                    md(m.comments.get(n.end_lineno, ''), names)) for n in fields])
+    fields = [([ast.unparse(n.target) + ': ' + ast.unparse(n.annotation)], [ast.unparse(n.value)] if n.value else [], m.comments.get(n.end_lineno, ''))
+              for n in c.body if isinstance(n, ast.AnnAssign)]
+    out += parameter_table(fields, names, 'field')
     for name, fn in methods.items():
         if name.startswith('_') and name != '__call__' or not (ast.get_docstring(fn) or any(r[2] for r in parameters(m, fn)[0])): continue
-        prop = any(ast.unparse(d) in ('property', 'cached_property') for d in fn.decorator_list)
-        out += function(m, fn, names, FENCE[1:], 'property' if prop else 'method', c.name)
+        out += function(m, fn, names, FENCE[1:], 'property' if 'property' in map(ast.unparse, fn.decorator_list) else 'method', c.name)
     return [*out, FENCE, '']
 
 def constant(m, name, node, names):
@@ -125,13 +111,14 @@ def constant(m, name, node, names):
     value = (ast.get_source_segment(m.text, values.get(name, node.value)) or '').splitlines()
     if len(value) > 40: value = [*value[:40], '# and so on']
     note = next((m.comments[i] for i in (node.end_lineno, node.lineno, node.lineno - 1) if i in m.comments and not m.comments[i].startswith('%%')), '')
-    return [f'{FENCE}{{py:data}} {name}', '', md(note, names), '', '```python', *value, '```', '', *said(m, node, names), FENCE, '']
+    short, block = (f':value: {value[0]}', []) if len(value) == 1 and len(value[0]) < 70 else ('', ['```python', *value, '```', ''])
+    return [f'{FENCE}{{py:data}} {name}', short, '', md(note, names), '', *block, *said(m, node, names), FENCE, '']
 
 def api_page(m, names, found):
     "The page of a module"
     links = [f'[notebook {m.notebook}](../nbs/{m.notebook}.ipynb)'] if m.notebook else []
-    out = [f'# {m.name}', '', md(ast.get_docstring(m.tree) or ''), '', ' · '.join([*links, f'[source](../source/{m.name}.md)']), '', f'```{{py:module}} hqgnet_nb.{m.name}',
-           '```', '']
+    out = [f'# {m.name}', '', md(ast.get_docstring(m.tree) or ''), '', ' · '.join([*links, f'[source](../source/{m.name}.md)']), '',
+           f'```{{py:module}} hqgnet_nb.{m.name}', '```', '']
     for name, n in m.own().items():
         out += klass(m, n, names) if isinstance(n, ast.ClassDef) else function(m, n, names, FENCE) if isinstance(n, DEFS) else constant(m, name, n, names)
     away = [f'{{py:obj}}`{n} <{full}>`' for n in m.exports if n not in m.defs and (full := m.home(n, found))]
@@ -141,7 +128,8 @@ def api_page(m, names, found):
 def source_page(m):
     "The module's text, coloured, with an anchor `L-number` for each line"
     code = highlight(m.text, PythonLexer(), HtmlFormatter(lineanchors='L', cssclass='highlight'))
-    return f'---\norphan: true\n---\n# Source of {m.name}\n\n[What it exports](../api/{m.name}.md)\n\n````{{raw}} html\n<div class="highlight-python source">{code}</div>\n````\n'
+    head = f'---\norphan: true\n---\n# Source of {m.name}\n\n[What it exports](../api/{m.name}.md)\n\n'
+    return head + f'````{{raw}} html\n<div class="highlight-python source">{code}</div>\n````\n'
 
 def modules(lib): return [Module(p) for p in sorted(Path(lib).glob('[!_]*.py'))]
 

@@ -7,14 +7,14 @@ pages that are generated; the landing page, which is the README with the tables 
 import json, re, sys
 from pathlib import Path
 import api
+from marks import md, table
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = [('Foundations', 4), ('Method', 10), ('Training', 11), ('Measuring', 15), ('Use', 20), ('Results', 100)]     # title, first number beyond
 PICTURES = '.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp'
-README = {'README.md': 'index.md'}                                       # a landing page has to have this name
 
 
-def cell_kinds(source):
+def split(source):
     "(directives, source without their lines) of a code cell"
     lines = source.splitlines()
     marks = [re.match(r'#\s?\|\s*(.+?)\s*$', l) for l in lines]
@@ -29,7 +29,7 @@ def notebook(path, exported):
         if c['cell_type'] != 'code':
             if c['cell_type'] == 'markdown': cells.append(c)
             continue
-        marks, source = cell_kinds(source)
+        marks, source = split(source)
         names = exported.get(c['id'], [])
         if names: note(f'at-{c["id"]}', f'(cell-{c["id"]})=\n')
         if 'hide' in marks or not source: continue
@@ -43,18 +43,18 @@ def notebook(path, exported):
 def value(v, depth=0):
     "A value of a card as Markdown: text as it is, a dictionary or a list as a list"
     pad = '\n' + '  '*depth + '- '
-    if isinstance(v, dict): return ''.join(f'{pad}{api.md(str(k))}: {value(x, depth + 1)}' for k, x in v.items())
+    if isinstance(v, dict): return ''.join(f'{pad}{md(str(k))}: {value(x, depth + 1)}' for k, x in v.items())
     if isinstance(v, list) and any(isinstance(x, (dict, list)) or len(str(x)) > 30 for x in v): return ''.join(pad + value(x, depth + 1) for x in v)
     if isinstance(v, list): return ', '.join(map(str, v)) or 'none'
     if isinstance(v, bool) or v is None: return {True: 'yes', False: 'no', None: 'none'}[v]
-    return f'{v:.4g}' if isinstance(v, float) else api.md(str(v)) if isinstance(v, str) else str(v)
+    return f'{v:.4g}' if isinstance(v, float) else md(str(v)) if isinstance(v, str) else str(v)
 
 def card(folder):
     "(title, page) of the weights in a folder, from its card.json: what it says, in its order"
     d = json.loads((folder/'card.json').read_text(encoding='utf-8'))
     short = {k: v for k, v in d.items() if not isinstance(v, (dict, list)) and len(str(v)) <= 60}
     long = [f'## {str(k).replace("_", " ").capitalize()}\n\n{value(v)}\n' for k, v in d.items() if k not in short]
-    rows = api.table(('', ''), [(api.md(str(k).replace('_', ' ')), value(v)) for k, v in short.items()])
+    rows = table(('', ''), [(md(str(k).replace('_', ' ')), value(v)) for k, v in short.items()])
     return '\n'.join([f'# {folder.name}', '', f'Weights that come with the library, in `hqgnet_nb/weights/{folder.name}`.', '', *rows, *long])
 
 def gallery(folder):

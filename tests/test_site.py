@@ -85,13 +85,15 @@ const held = e => { for (e = e.parentElement; e; e = e.parentElement) if (!['vis
     document.body.append(f); await new Promise(ok => f.onload = ok);
     const w = f.contentWindow, d = f.contentDocument;
     if (w.MathJax && w.MathJax.startup) await w.MathJax.startup.promise;
+    d.querySelectorAll('details').forEach(e => e.open = true);
     await wait(20);
     const too = d.scrollingElement.scrollWidth - width;
     if (too > 0) {
       const wide = [...d.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > width + 1 && !held(e)).slice(0, 3);
       out.push(`${page} at ${width}: ${too} pixels too wide: ` + wide.map(e => e.tagName + '.' + e.className).join(' '));
     }
-    for (const e of w.performance.getEntriesByType('resource')) if (!e.name.startsWith(location.origin) && !e.name.startsWith('data:')) out.push(`${page} asks for ${e.name}`);
+    for (const {name} of w.performance.getEntriesByType('resource'))
+      if (!name.startsWith(location.origin) && !name.startsWith('data:')) out.push(`${page} asks for ${name}`);
     if (d.querySelector('mjx-merror, [data-mjx-error]')) out.push(`${page}: a formula cannot be read`);
     f.remove();
   }
@@ -164,10 +166,12 @@ def test_api_page_says_what_the_source_says(tmp_path):
     (tmp_path/'made.py').write_text(MODULE); (tmp_path/'other.py').write_text('__all__ = ["away"]\ndef away(): "Away"\n')
     out = dict(api.pages(tmp_path)); text = out['api/made.md']
     assert set(out) == {'api/made.md', 'api/other.md', 'api/index.md', 'source/made.md', 'source/other.md'}
-    for line in ['{py:function} both(a, b, *rest: int, c=(1, 2), d=None) -> list', r'| `a`, `b` |  | B x 1 \| B x 2, in \[0, 1\] |', '| `*rest: int` |  | more |',
-                 '| `c` | `(1, 2)` | of {py:obj}`Thing <hqgnet_nb.made.Thing>` |', '| `d` | `None` |  |', '**Returns** `list` of numbers',
+    for line in ['{py:function} both(a, b, *rest: int, c=(1, 2), d=None) -> list', r'| `a`, `b` |  | B x 1 \| B x 2, in \[0, 1\] |',
+                 '| `*rest: int` |  | more |', '| `c` | `(1, 2)` | of {py:obj}`Thing <hqgnet_nb.made.Thing>` |', '| `d` | `None` |  |',
+                 '**Returns** `list` of numbers',
                  r'The sum of `a` and `b` \[figure\]', '[notebook](#cell-abc2)', '{py:class} Thing(n=1 / 3)', '| `n` | `1/3` | how much |',
-                 '{py:property} Thing.twice', '{py:method} Thing.load(path)', ':classmethod:', '{py:data} LIMIT', 'how many', '{py:obj}`away <hqgnet_nb.other.away>`']:
+                 '{py:property} Thing.twice', '{py:method} Thing.load(path)', ':classmethod:', '{py:data} LIMIT', ':value: 3', 'how many',
+                 '{py:obj}`away <hqgnet_nb.other.away>`']:
         assert line in text, (line, text)
     assert 'not a docment' not in text and '_hidden' not in text
 
@@ -195,7 +199,8 @@ def test_notebook_without_directives(tmp_path):
 
 def test_cards_and_gallery(tmp_path):
     (tmp_path/'tiny').mkdir()
-    (tmp_path/'tiny/card.json').write_text(json.dumps(dict(name='tiny', seconds=917.25, data='A | B ' + 'long '*20, held_out=dict(psnr=20.5, rows=[1, 2]), limits=[])))
+    said = dict(name='tiny', seconds=917.25, data='A | B ' + 'long '*20, held_out=dict(psnr=20.5, rows=[1, 2]), limits=[])
+    (tmp_path/'tiny/card.json').write_text(json.dumps(said))
     text = stage.card(tmp_path/'tiny')
     for want in '# tiny', '| seconds | 917.2 |', '## Held out', '- psnr: 20.5', '- rows: 1, 2', '## Limits\n\nnone': assert want in text, text
     (tmp_path/'b.png').write_bytes(b''); (tmp_path/'a_1.jpg').write_bytes(b'')
