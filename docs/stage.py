@@ -43,7 +43,7 @@ def notebook(path, exported):
 def value(v, depth=0):
     "A value of a card as Markdown: text as it is, a dictionary or a list as a list"
     pad = '\n' + '  '*depth + '- '
-    if isinstance(v, dict): return ''.join(f'{pad}{md(str(k))}: {value(x, depth + 1)}' for k, x in v.items())
+    if isinstance(v, dict): return ''.join(f'{pad}{md(str(k).replace("_", " "))}: {value(x, depth + 1)}' for k, x in v.items())
     if isinstance(v, list) and any(isinstance(x, (dict, list)) or len(str(x)) > 30 for x in v): return ''.join(pad + value(x, depth + 1) for x in v)
     if isinstance(v, list): return ', '.join(map(str, v)) or 'none'
     if isinstance(v, bool) or v is None: return {True: 'yes', False: 'no', None: 'none'}[v]
@@ -53,8 +53,9 @@ def card(folder):
     "(title, page) of the weights in a folder, from its card.json: what it says, in its order"
     d = json.loads((folder/'card.json').read_text(encoding='utf-8'))
     short = {k: v for k, v in d.items() if not isinstance(v, (dict, list)) and len(str(v)) <= 60}
-    long = [f'## {str(k).replace("_", " ").capitalize()}\n\n{value(v)}\n' for k, v in d.items() if k not in short]
-    rows = table(('', ''), [(md(str(k).replace('_', ' ')), value(v)) for k, v in short.items()])
+    full = lambda k, v: f'```\n{v}\n```' if k == 'command' else value(v)
+    long = [f'## {str(k).replace("_", " ").capitalize()}\n\n{full(k, v)}\n' for k, v in d.items() if k not in short]
+    rows = table(('fact', 'value'), [(md(str(k).replace('_', ' ')), value(v)) for k, v in short.items()])
     return '\n'.join([f'# {folder.name}', '', f'Weights that come with the library, in `hqgnet_nb/weights/{folder.name}`.', '', *rows, *long])
 
 def gallery(folder):
