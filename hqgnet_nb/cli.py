@@ -121,6 +121,18 @@ def _run_info(a):
     print('for research and teaching, not for diagnosis')
     return 0
 
+def _run_app(a):
+    "`hqgnet app`; returns the exit code"
+    from hqgnet_nb.app import serving
+    say('starting the server')
+    with serving(a.model, a.images, a.guides, a.port, '' if a.no_token else None, a.max_mb) as (address, process):
+        print(f'open {address}\nCtrl-C ends it', flush=True)
+        if not a.no_browser:
+            import webbrowser
+            webbrowser.open(address)
+        try: return process.wait() and 3
+        except KeyboardInterrupt: say('ended'); return 0
+
 def _run_compare(a):
     "`hqgnet compare`; returns the exit code"
     from hqgnet_nb.compare import METHODS, compare_methods, comparison_report, comparison_table, summary
@@ -380,7 +392,7 @@ def _add_making(command, seed, kind, device):
 def _add_using(command, device):
     "Add the commands that use networks and images"
     c = command('enhance', _run_enhance, 'enhance an image or a folder')
-    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, or its model.safetensors')
+    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or weights that come with the library, such as fundus-tiny')
     c.add_argument('input', type=Path, metavar='INPUT', help='an image or a folder of images')
     c.add_argument('out', type=Path, metavar='OUT', help='folder; gets the same stems, sizes, depths, grey or RGB')
     c.add_argument('--guide', type=Path, metavar='FILE_OR_DIR', help='good image or images whose look to take; default: the average of training')
@@ -416,8 +428,16 @@ def _add_using(command, device):
                        ('fov', 'fields of view; default: found in the references')):
         c.add_argument(f'--{name}', type=Path, required=name in ('pred', 'ref'), metavar='DIR', help=text)
     c.add_argument('--json', type=Path, metavar='FILE', help='write all numbers here')
+    c = command('app', _run_app, 'show the demos in a browser, on this machine alone')
+    c.add_argument('model', nargs='?', default='fundus-tiny', metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, or weights that come with the library')
+    c.add_argument('--images', type=Path, metavar='DIR', help='images to show; default: generated ones')
+    c.add_argument('--guides', type=Path, metavar='DIR', help='good images to guide by; default: generated ones')
+    c.add_argument('--port', type=number(int, 1, 65535), default=8866, metavar='P', help='or the next free one')
+    c.add_argument('--max-mb', type=number(float, 0, above=True), default=20., metavar='M', help='megabytes of an upload at most')
+    c.add_argument('--no-token', action='store_true', help='let every program of this machine in')
+    c.add_argument('--no-browser', action='store_true', help='print the address and open nothing')
     c = command('info', _run_info, 'say what a run was')
-    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, or its model.safetensors')
+    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or weights that come with the library, such as fundus-tiny')
     c.add_argument('--json', action='store_true', help='as JSON')
 
 # %% ../nbs/17_cli.ipynb #0ca72321

@@ -14,7 +14,7 @@ import numpy as np
 import torch, torch.nn.functional as F
 from .core import IMAGE_SUFFIXES, LUMA, ImageError, UserError, fov_mask, list_images, read_image, resize, to_float
 from .core import luma, to_tensor, to_uint, torch_rng, write_image
-from .generator import apply_delta, load_net
+from .generator import apply_delta, load_net, shipped
 from .restore import fingerprint, strangeness
 
 # %% ../nbs/15_enhance.ipynb #f631fd02
@@ -127,13 +127,22 @@ class Enhancer:
 
     @classmethod
     def load(cls,
-        path, # a run's folder, or its model.safetensors with config.json beside it
+        path, # a run's folder, its model.safetensors with config.json beside it, or a name of `from_pretrained`
         device='auto', # 'auto', 'cpu' or 'cuda'
     ): # an `Enhancer`
         "An `Enhancer` with a run's weights; `UserError` for what is not a run [our reading]"
         net, config = load_net(path)
         if not isinstance(config.get('size'), int) or config['size'] < 16: raise UserError(f'{path}: config.json names no training size')
         return cls(net, config['size'], device, config)
+
+    @classmethod
+    def from_pretrained(cls,
+        name, # of weights that come with the library: 'fundus-tiny', 'cornea-tiny' or 'endoscopy-tiny'
+        device='auto', # 'auto', 'cpu' or 'cuda'
+    ): # an `Enhancer`
+        "An `Enhancer` with weights trained on generated images alone, see notebook 15e; `UserError` for another name [our reading]"
+        if name not in (known := shipped()): raise UserError(f'no weights named {name!r} come with the library; there are {", ".join(known)}')
+        return cls.load(known[name], device)
 
     def small(self,
         img, # HxW or HxWx3 array

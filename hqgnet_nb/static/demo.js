@@ -1,0 +1,211 @@
+// The demos of notebook 16, without a framework. `model` is what anywidget gives, or `still` below, which answers from pictures made before; both know
+// get, on and send. Questions go out one at a time: while one is on its way, only the latest of the others waits.
+
+const make = (tag, attrs = {}, ...kids) => {
+  const e = document.createElement(tag);
+  for (const [k, v] of Object.entries(attrs)) {
+    if (k.startsWith('on')) e.addEventListener(k.slice(2), v);
+    else if (v === true) e.setAttribute(k, '');
+    else if (v !== false && v != null) e.setAttribute(k, v);
+  }
+  e.append(...kids.filter(k => k != null));
+  return e;
+};
+let ids = 0;
+const name = what => `hqgnet-${what}-${ids++}`;
+const labelled = (text, input) => { input.id ||= name('input'); return make('div', {}, make('label', {for: input.id}, text), input); };
+const bytes = b => b instanceof Blob ? b : new Blob([b.buffer ? new Uint8Array(b.buffer, b.byteOffset, b.byteLength) : b]);
+const decode = b => createImageBitmap(bytes(b));
+const percent = v => `${Math.round(100*v)} %`;
+
+function talk(model, hear) {
+  let busy = false, next = null;
+  const send = (m, buffers) => { busy = true; model.send(m, undefined, buffers || []); };
+  model.on('msg:custom', async (m, buffers) => {
+    if (m.type !== 'note') { busy = false; if (next) { const n = next; next = null; send(...n); } }
+    await hear(m, buffers || []);
+  });
+  return (m, buffers) => { if (busy) next = [m, buffers]; else send(m, buffers); };
+}
+
+async function upload(file, setup, say, model, what) {             // in pieces: servers limit a message's size
+  if (file.size > setup.max_mb*1e6) return say(`${file.name}: ${(file.size/1e6).toFixed(1)} MB; at most ${setup.max_mb} MB can be shown here.`, true);
+  const all = await file.arrayBuffer(), piece = 2**20, parts = Math.max(1, Math.ceil(all.byteLength/piece));
+  say(`Reading ${file.name} …`);
+  for (let k = 0; k < parts; k++) model.send({type: 'upload', what, name: file.name, part: k, parts}, undefined, [all.slice(k*piece, (k + 1)*piece)]);
+}
+
+function download(data, filename, type) {
+  const a = make('a', {href: URL.createObjectURL(new Blob([bytes(data)], {type})), download: filename});
+  document.body.append(a); a.click(); a.remove(); setTimeout(() => URL.revokeObjectURL(a.href), 10000);
+}
+
+function words(root) {
+  const e = make('div', {class: 'words', role: 'status', 'aria-live': 'polite'}); root.append(e);
+  return (text, bad = false) => { e.textContent = text; e.className = bad ? 'words bad' : 'words'; if (bad) e.setAttribute('role', 'alert'); else e.setAttribute('role', 'status'); };
+}
+
+// before and after, a split between them, strength, guide, maps, numbers
+function strength(model, root) {
+  const setup = model.get('setup'), state = {strength: setup.strength, guide: 0, overlay: 'none', split: .5}, pics = {};
+  const canvas = make('canvas', {role: 'img', 'aria-label': 'the image before (left of the split) and after enhancement'});
+  const tags = [make('span', {class: 'corner left'}, 'before'), make('span', {class: 'corner right'}, 'after')];
+  const screen = make('div', {class: 'screen'}, canvas, ...tags);
+  const split = make('input', {type: 'range', min: 0, max: 100, value: 50, step: 1, 'aria-label': 'Split: share of the picture that shows the image before'});
+  const dial = make('input', {type: 'range', min: 0, max: 1, step: .01, value: state.strength});
+  const shown = make('output', {}, percent(state.strength)), numbers = make('dl', {'aria-label': 'Numbers for this picture'}), key = make('div', {class: 'key'});
+  const draw = () => {
+    const b = pics.before, a = pics.after || b; if (!b) return;
+    canvas.width = b.width; canvas.height = b.height; const g = canvas.getContext('2d'), at = Math.round(state.split*b.width);
+    g.imageSmoothingQuality = 'high'; g.drawImage(a, 0, 0, b.width, b.height);
+    if (pics.over && state.overlay !== 'none') g.drawImage(pics.over, 0, 0, b.width, b.height);
+    if (at) g.drawImage(b, 0, 0, at, b.height, 0, 0, at, b.height);
+    g.fillStyle = '#fff'; g.fillRect(at - 1, 0, 2, b.height); g.fillStyle = '#000'; g.fillRect(at + 1, 0, 1, b.height);
+    tags[0].hidden = state.split < .12; tags[1].hidden = state.split > .88;
+    root.dataset.drawn = 1 + (+root.dataset.drawn || 0);
+  };
+  const ask = talk(model, async (m, buffers) => {
+    if (m.type === 'error') { say(m.text, true); return; }
+    if (m.type === 'image') {
+      Object.assign(pics, {before: await decode(buffers[0]), after: null, over: null}); draw(); say(m.text || '');
+      if (m.name && ![...image.options].some(o => o.value === String(m.index))) image.append(make('option', {value: m.index}, m.name));
+      image.value = m.index; turn(false);
+    }
+    if (m.type === 'guide') { addGuide(m.guide, guideBox.childElementCount); pick(guideBox.childElementCount - 1); say(m.text || ''); }
+    if (m.type === 'picture') {
+      pics.after = await decode(buffers[0]); pics.over = buffers.length > 1 ? await decode(buffers[1]) : m.quick ? pics.over : null;
+      if (m.numbers) numbers.replaceChildren(...m.numbers.flatMap(([k, v]) => [make('dt', {}, k), make('dd', {}, v)]));
+      if (m.key) key.replaceChildren(...m.key.map(([c, t]) => make('span', {}, make('i', {style: `background: ${c}`}), t)));
+      Object.assign(root.dataset, {ms: m.ms, network: m.network_ms, quick: m.quick, strength: m.strength}); draw(); if (m.warning) say(m.warning);
+    }
+    if (m.type === 'saved') { download(buffers[0], m.name, 'image/png'); download(buffers[1], m.name.replace(/\.png$/, '.json'), 'application/json'); say(`Saved ${m.name}, with its settings beside it.`); }
+  });
+  const turn = quick => { shown.textContent = percent(state.strength); ask({type: 'render', ...state, quick}); };
+  const pick = k => { state.guide = k; const i = guideBox.children[k].querySelector('input'); i.checked = true; turn(false); };
+  dial.addEventListener('input', () => { state.strength = +dial.value; turn(true); });
+  dial.addEventListener('change', () => { state.strength = +dial.value; turn(false); });
+  split.addEventListener('input', () => { state.split = split.value/100; draw(); });
+  const move = e => { const r = canvas.getBoundingClientRect(); state.split = Math.min(1, Math.max(0, (e.clientX - r.left)/r.width)); split.value = 100*state.split; draw(); };
+  screen.addEventListener('pointerdown', e => { screen.setPointerCapture(e.pointerId); move(e); });
+  screen.addEventListener('pointermove', e => { if (e.buttons) move(e); });
+  const image = make('select', {onchange: () => ask({type: 'image', index: +image.value})}, ...setup.images.map((n, k) => make('option', {value: k}, n)));
+  const overlay = make('select', {onchange: () => { state.overlay = overlay.value; pics.over = null; turn(false); }}, ...setup.overlays.map(([v, t]) => make('option', {value: v}, t)));
+  const guideName = name('guide'), guideBox = make('div', {class: 'guides'});
+  const addGuide = (g, k) => guideBox.append(make('label', {}, make('input', {type: 'radio', name: guideName, value: k, checked: k === 0, onchange: () => { state.guide = k; turn(false); }}),
+    make('span', {class: 'face', 'aria-hidden': 'true', style: g.face ? `background-image: url(${g.face})` : null}, g.face ? '' : '◎'), g.label));
+  setup.guides.forEach(addGuide);
+  const file = what => make('input', {type: 'file', accept: '.png,.jpg,.jpeg,.tif,.tiff,.bmp', onchange: e => { if (e.target.files[0]) upload(e.target.files[0], setup, say, model, what); e.target.value = ''; }});
+  const controls = make('div', {class: 'controls'}, labelled('Image', image), setup.live ? labelled(`Your own image (at most ${setup.max_mb} MB)`, file('image')) : null,
+    make('div', {}, make('div', {class: 'row'}, make('label', {for: dial.id = name('strength')}, 'Strength'), shown), dial),
+    make('fieldset', {}, make('legend', {}, 'Guide: whose look to take'), guideBox, setup.live ? labelled('Your own good image', file('guide')) : null),
+    labelled('Over the picture', overlay), key, numbers,
+    setup.live ? make('div', {class: 'row'}, make('button', {type: 'button', onclick: () => { say('Enhancing at full size …'); ask({type: 'save', ...state}); }}, 'Save at full size')) : null);
+  root.append(make('div', {class: 'columns'}, make('div', {class: 'stage'}, screen, labelled('Split', split)), controls));
+  const say = words(controls); root.append(make('p', {class: 'small'}, setup.note)); say(setup.live ? 'Loading …' : '');
+  ask({type: 'image', index: 0});
+}
+
+// pictures side by side that move together
+function compare(model, root) {
+  const setup = model.get('setup'), look = {x: .5, y: .5, zoom: 1}, tiles = [];
+  const draw = () => tiles.forEach(({canvas, pic}) => {
+    if (!pic) return; canvas.width = pic.width; canvas.height = pic.height; const w = pic.width/look.zoom, h = pic.height/look.zoom, g = canvas.getContext('2d');
+    look.x = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.x)); look.y = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.y));
+    g.imageSmoothingEnabled = look.zoom < 4; g.drawImage(pic, look.x*pic.width - w/2, look.y*pic.height - h/2, w, h, 0, 0, pic.width, pic.height);
+    root.dataset.zoom = look.zoom.toFixed(2);
+  });
+  const zoom = f => { look.zoom = Math.min(16, Math.max(1, look.zoom*f)); range.value = Math.log2(look.zoom); draw(); };
+  const pan = (dx, dy) => { look.x += dx/look.zoom; look.y += dy/look.zoom; draw(); };
+  const keys = e => {
+    const act = {'+': () => zoom(1.25), '=': () => zoom(1.25), '-': () => zoom(.8), 0: () => zoom(0), ArrowLeft: () => pan(-.1, 0), ArrowRight: () => pan(.1, 0), ArrowUp: () => pan(0, -.1), ArrowDown: () => pan(0, .1)}[e.key];
+    if (act) { e.preventDefault(); e.stopPropagation(); act(); }
+  };
+  const range = make('input', {type: 'range', min: 0, max: 4, step: .1, value: 0, oninput: () => { look.zoom = 2**range.value; draw(); }});
+  const image = make('select', {onchange: () => ask({type: 'image', index: +image.value})}, ...setup.images.map((n, k) => make('option', {value: k}, n)));
+  const box = make('div', {class: 'tiles', tabindex: 0, role: 'group', 'aria-label': 'Pictures side by side; arrow keys move, plus and minus zoom, zero shows all', onkeydown: keys});
+  const ask = talk(model, async (m, buffers) => {
+    if (m.type === 'error') return say(m.text, true);
+    const pics = await Promise.all(buffers.map(decode));
+    pics.forEach((p, k) => { tiles[k].pic = p; tiles[k].caption.textContent = m.captions[k]; tiles[k].canvas.setAttribute('aria-label', m.captions[k]); }); draw(); say('');
+  });
+  setup.methods.forEach(() => {
+    const canvas = make('canvas', {role: 'img'}), caption = make('figcaption'), screen = make('div', {class: 'screen'}, canvas);
+    screen.addEventListener('wheel', e => { e.preventDefault(); zoom(e.deltaY < 0 ? 1.15 : 1/1.15); }, {passive: false});
+    screen.addEventListener('pointerdown', e => screen.setPointerCapture(e.pointerId));
+    screen.addEventListener('pointermove', e => { if (e.buttons) pan(-e.movementX/screen.clientWidth, -e.movementY/screen.clientHeight); });
+    tiles.push({canvas, caption}); box.append(make('figure', {}, screen, caption));
+  });
+  root.append(make('div', {class: 'row'}, labelled('Image', image), labelled('Zoom', range)), box); const say = words(root); root.append(make('p', {class: 'small'}, setup.note));
+  ask({type: 'image', index: 0});
+}
+
+// a good image, and what spoils it
+function degrade(model, root) {
+  const setup = model.get('setup'), state = {on: setup.on, values: setup.values, seed: setup.seed}, canvas = make('canvas', {role: 'img', 'aria-label': 'the spoiled image'});
+  const ask = talk(model, async (m, buffers) => {
+    if (m.type === 'error') return say(m.text, true);
+    const pic = await decode(buffers[0]); canvas.width = pic.width; canvas.height = pic.height; canvas.getContext('2d').drawImage(pic, 0, 0);
+    root.dataset.drawn = 1 + (+root.dataset.drawn || 0); say(m.text || '');
+  });
+  const turn = () => ask({type: 'render', ...state});
+  const factors = Object.entries(setup.factors).map(([f, params]) => {
+    const box = make('input', {type: 'checkbox', checked: state.on.includes(f), onchange: () => { state.on = box.checked ? [...state.on, f] : state.on.filter(o => o !== f); turn(); }}); box.id = name('factor');
+    const sliders = Object.entries(params).map(([p, [low, high, step]]) => {
+      const s = make('input', {type: 'range', min: low, max: high, step, value: state.values[f][p], 'aria-label': `${f}: ${p}`});
+      s.addEventListener('input', () => { state.values[f][p] = +s.value; if (!box.checked) { box.checked = true; state.on = [...state.on, f]; } turn(); });
+      return make('label', {class: 'small'}, p, s);
+    });
+    return make('div', {class: 'factor'}, make('div', {class: 'row'}, box, make('label', {for: box.id}, f)), ...sliders);
+  });
+  const seed = make('input', {type: 'number', min: 0, max: 99999, value: state.seed, onchange: () => { state.seed = Math.max(0, Math.floor(+seed.value || 0)); turn(); }});
+  const controls = make('div', {class: 'controls'}, labelled('Seed of what is random in detail', seed), ...factors);
+  root.append(make('div', {class: 'columns'}, make('div', {class: 'stage'}, make('div', {class: 'screen'}, canvas)), controls)); const say = words(root); turn();
+}
+
+// a training as it runs: losses over steps, and always the same validation images
+function monitor(model, root) {
+  const canvas = make('canvas', {role: 'img', 'aria-label': 'losses over steps', width: 900, height: 320}), key = make('div', {class: 'key'}), box = make('figure'), caption = make('figcaption', {class: 'small'});
+  const picture = make('canvas', {role: 'img', 'aria-label': 'validation images: input, enhanced'}); box.append(make('div', {class: 'screen'}, picture), caption);
+  const lines = {}, colours = ['#0b5cad', '#d55e00', '#009e73', '#a0408c', '#8a6d00', '#555555'];
+  const draw = () => {
+    const g = canvas.getContext('2d'), all = Object.values(lines).flat(); g.clearRect(0, 0, 900, 320); if (!all.length) return;
+    const x1 = Math.max(...all.map(p => p[0]), 1), ys = all.map(p => Math.log10(Math.max(p[1], 1e-4))), lo = Math.min(...ys), hi = Math.max(...ys, lo + .1);
+    const at = ([s, v]) => [50 + 840*s/x1, 300 - 280*(Math.log10(Math.max(v, 1e-4)) - lo)/(hi - lo)]; g.font = '14px sans-serif'; g.lineWidth = 2;
+    g.fillStyle = '#444'; g.fillText((10**hi).toPrecision(2), 2, 24); g.fillText((10**lo).toPrecision(2), 2, 302); g.fillText(`step ${x1}`, 820, 318);
+    Object.values(lines).forEach((l, k) => { g.strokeStyle = colours[k % 6]; g.beginPath(); l.forEach((p, i) => g[i ? 'lineTo' : 'moveTo'](...at(p))); g.stroke(); });
+    key.replaceChildren(...Object.entries(lines).map(([n, l], k) => make('span', {}, make('i', {style: `background: ${colours[k % 6]}`}), `${n} ${l.at(-1)[1].toPrecision(3)}`)));
+    root.dataset.points = all.length;
+  };
+  root.append(canvas, key, box); canvas.style.maxWidth = '100%'; const say = words(root);
+  model.on('msg:custom', async (m, buffers) => {
+    for (const [n, v] of Object.entries(m.losses || {})) (lines[n] ||= []).push([m.step, v]); draw();
+    if (buffers?.length) { const p = await decode(buffers[0]); picture.width = p.width; picture.height = p.height; picture.getContext('2d').drawImage(p, 0, 0); caption.textContent = m.caption; }
+    if (m.text) say(m.text);
+  });
+  model.send({type: 'hello'}, undefined, []);
+}
+
+const VIEWS = {strength, compare, degrade, monitor};
+
+function render({model, el}) {
+  const root = make('section', {class: 'hqgnet', 'aria-label': `hqgnet ${model.get('setup').view} demo`}); el.append(root);
+  VIEWS[model.get('setup').view](model, root);
+}
+
+// without a kernel: `data` has the setup and pictures for some strengths; the nearest is shown
+function still(data) {
+  let hear = () => {};
+  const fetched = {}, get = async url => fetched[url] ||= await fetch(url).then(r => r.blob());
+  let now = 0;
+  const answer = async m => {
+    if (m.type === 'image') { now = m.index; const im = data.images[now]; return [{type: 'image', index: now, text: ''}, [await get(im.before)]]; }
+    const im = data.images[now], frames = im.frames[m.guide], k = frames.reduce((best, f, i) => Math.abs(f.strength - m.strength) < Math.abs(frames[best].strength - m.strength) ? i : best, 0), f = frames[k];
+    const over = f.overlays[m.overlay];
+    return [{type: 'picture', quick: false, strength: f.strength, numbers: f.numbers, key: over ? over.key : []}, [await get(f.picture), ...(over ? [await get(over.picture)] : [])]];
+  };
+  return {get: () => data.setup, on: (what, f) => { hear = f; }, send: m => answer(m).then(a => hear(...a))};
+}
+
+const mount = (el, data) => render({model: still(data), el});
+
+export default {render};
