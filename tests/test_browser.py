@@ -39,8 +39,8 @@ def clean(page, *noise):
     assert not logs, logs
     assert all(a.split(':')[0] in ('127.0.0.1', 'localhost', 'data', 'blob', 'file') for a in page.asked), page.asked
 
-def shoot(page, name):
-    if SHOTS: Path(SHOTS).mkdir(parents=True, exist_ok=True); page.screenshot(path=str(Path(SHOTS)/f'{name}.png'), full_page=True)
+def shoot(what, name):
+    if SHOTS: Path(SHOTS).mkdir(parents=True, exist_ok=True); what.screenshot(path=str(Path(SHOTS)/f'{name}.png'))
 
 def pixels(demo):
     "The picture on the canvas, as the visitor sees it"
@@ -86,12 +86,12 @@ def upload(demo, page, tmp):
 
 def test_app(page, tmp_path):
     with serving(port=18870) as (address, _):
-        page.goto(address); demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page, tmp_path); upload(demo, page, tmp_path); shoot(page, 'app')
+        page.goto(address); demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page, tmp_path); upload(demo, page, tmp_path); shoot(demo, 'app')
         compare = page.locator('.hqgnet[aria-label*=compare]'); compare.locator('.tiles').focus(); page.wait_for_timeout(500); was = pixels(compare)
         page.keyboard.press('+'); page.wait_for_timeout(300); assert float(compare.get_attribute('data-zoom')) > 1 and (pixels(compare) != was).any()
         spoil = page.locator('.hqgnet[aria-label*=degrade]'); n = int(spoil.get_attribute('data-drawn')); spoil.get_by_role('checkbox').first.click()
-        page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n], timeout=20_000)
-        for width in (800, 360): page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(300); shoot(page, f'app_{width}')
+        page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n], timeout=20_000); shoot(compare, 'compare'); shoot(spoil, 'degrade')
+        for width in (800, 360): page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(300); shoot(demo, f'app_{width}')
         clean(page)
 
 def test_the_app_wants_its_token(page):
@@ -122,7 +122,7 @@ def test_jupyterlab(page, tmp_path):
     with lab(tmp_path) as address:
         page.goto(f'{address}/doc/tree/demo.ipynb'); page.locator('.jp-CodeCell .cm-content').first.click(timeout=90_000)
         page.wait_for_timeout(1500); page.keyboard.press('Shift+Enter')
-        demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page, tmp_path); upload(demo, page, tmp_path); shoot(page, 'lab')
+        demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page, tmp_path); upload(demo, page, tmp_path); shoot(demo, 'lab')
         clean(page, 'favicon', 'workspaces', 'translations')
 
 def test_without_a_kernel(page, tmp_path):
