@@ -21,7 +21,7 @@ setup(
     extras_require={name: cfg[f'{name}_requirements'].split() for name in EXTRAS},   # split on spaces: no spaces inside a requirement
     entry_points={'console_scripts': cfg['console_scripts'].split()},
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['weights/*']}, include_package_data=False, zip_safe=False,
+    package_data={cfg['lib_path']: ['weights/*', 'weights/*/*', 'static/*']}, include_package_data=False, zip_safe=False,
     classifiers=[f'Development Status :: {STATUS[cfg["status"]]}', f'Intended Audience :: {cfg["audience"]}',
                  'Intended Audience :: Science/Research', f'Natural Language :: {cfg["language"]}',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Image Processing'],

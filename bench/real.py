@@ -42,6 +42,7 @@ VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary
 # no training: the networks of `base`, guided otherwise
 GUIDES = dict(guide_other='a good image, each time another', guide_shuffled='such an image, its squares of 8 pixels shuffled', guide_self='the input itself',
               guide_wrong='a generated image of another modality')
+SHIPPED = 'shipped'              # the weights that come with the library, trained on generated images alone; nothing is trained
 GENERATED = dict(generated_fundus='fundus', generated_cornea='cornea', generated_endoscopy='endoscopy')
 
 def parts(kind, root, valid=False):
@@ -174,7 +175,7 @@ def train(kind, work, variant, seed, minutes, steps):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', default='fundus,cornea,endoscopy', help=f'also {", ".join(GENERATED)}: phantoms')
-    p.add_argument('--variants', default='base', help=', '.join([*VARIANTS, *GUIDES]))
+    p.add_argument('--variants', default='base', help=', '.join([*VARIANTS, *GUIDES, SHIPPED]))
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--steps', type=int); p.add_argument('--seeds', default='0,1,2', help='comma-separated')
     p.add_argument('--pixels', type=int, default=128, help='side of the images; 0: as they are')
     p.add_argument('--valid', action='store_true', help='learn from and measure on the training part alone, to choose by')
@@ -203,6 +204,13 @@ def main():
                 for d, lq, ref, masks in sets:
                     write(data=d, pixels=a.pixels, variant='classical', seed='', method=name, **measure(f, work, lq, ref, masks))
         for variant in a.variants.split(','):
+            if variant == SHIPPED:                              # one network for good: no seeds
+                if (kind, str(a.pixels), SHIPPED, '') in done: continue
+                e = Enhancer.from_pretrained(f'{GENERATED.get(kind, kind)}-tiny', 'cpu'); c = e.config
+                for d, lq, ref, masks in sets:
+                    write(data=d, pixels=a.pixels, variant=SHIPPED, seed='', steps=c['steps'], seconds=round(c['seconds']), method='HQG-Net',
+                          hq_psnr=measure(e.enhance, work, 'ref', 'ref')['psnr'], **measure(e.enhance, work, lq, ref, masks))
+                continue
             for seed in map(int, a.seeds.split(',')):
                 if (kind, str(a.pixels), variant, str(seed)) in done: continue
                 if variant in GUIDES:

@@ -122,6 +122,7 @@ def test_jupyterlab(page, tmp_path):
     with lab(tmp_path) as address:
         page.goto(f'{address}/doc/tree/demo.ipynb'); page.locator('.jp-CodeCell .cm-content').first.click(timeout=90_000)
         page.wait_for_timeout(1500); page.keyboard.press('Shift+Enter')
+        if (ask := page.get_by_role('button', name='No')).count(): ask.first.click()      # news, no
         demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page, tmp_path); upload(demo, page, tmp_path); shoot(demo, 'lab')
         clean(page, 'favicon', 'workspaces', 'translations')
 

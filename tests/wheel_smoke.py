@@ -86,4 +86,16 @@ def _():
     assert (full != x).any(), 'the enhanced image equals its input'
     assert (none == x).all(), 'strength 0 changes the image'
 
+@check('weights that come with the library enhance, without a network')
+def _():
+    import numpy as np, socket
+    def no(*a, **k): raise OSError('no network here')
+    socket.socket.connect = no
+    from hqgnet_nb.enhance import Enhancer
+    x = np.random.default_rng(0).integers(0, 256, (70, 60, 3), np.uint8)
+    for name in 'fundus-tiny', 'cornea-tiny', 'endoscopy-tiny':
+        y = Enhancer.from_pretrained(name, 'cpu').enhance(x); assert y.shape == x.shape and y.dtype == x.dtype and (y != x).any(), name
+    from hqgnet_nb.widgets import STATIC, Strength
+    assert (STATIC/'demo.js').stat().st_size and Strength(Enhancer.from_pretrained('fundus-tiny', 'cpu'), {'x': x}).handle(dict(type='image', index=0))[0]['type'] == 'image'
+
 sys.exit(bool(failed))

@@ -155,7 +155,7 @@ function degrade(model, root) {
       s.addEventListener('input', () => { state.values[f][p] = +s.value; if (!box.checked) { box.checked = true; state.on = [...state.on, f]; } turn(); });
       return make('label', {class: 'small'}, p, s);
     });
-    return make('div', {class: 'factor'}, make('div', {class: 'row'}, box, make('label', {for: box.id}, f)), ...sliders);
+    return make('div', {class: 'factor'}, make('div', {class: 'row'}, box, make('label', {for: box.id}, f)), make('details', {}, make('summary', {class: 'small'}, 'parameters'), ...sliders));
   });
   const seed = make('input', {type: 'number', min: 0, max: 99999, value: state.seed, onchange: () => { state.seed = Math.max(0, Math.floor(+seed.value || 0)); turn(); }});
   const controls = make('div', {class: 'controls'}, labelled('Seed of what is random in detail', seed), ...factors);

@@ -1,0 +1,37 @@
+"""How long a visitor of the demo waits, in a real browser: python bench/demo.py --moves 20
+
+Opens the app with a generated eye of 512 pixels and moves the slider: while dragging (a preview of 256 pixels) and on release (512 pixels, numbers with it). A row
+gives the median and the slowest, from the move to the painted picture, what of it the kernel took, and what of that the network. Needs Chromium and the extra `dev`."""
+import argparse, os, shutil, statistics, sys, tempfile
+from pathlib import Path
+from hqgnet_nb.app import serving
+from hqgnet_nb.core import to_uint, write_image
+from hqgnet_nb.degrade import degrade, sample_params
+from hqgnet_nb.phantoms import phantom
+
+MOVE = """([e, value, kind]) => new Promise(done => {
+  const dial = [...e.querySelectorAll('input[type=range]')].find(i => i.max === '1'), t = performance.now(), before = +e.dataset.drawn;
+  dial.value = value; dial.dispatchEvent(new Event(kind));
+  const look = () => +e.dataset.drawn > before ? done([performance.now() - t, +e.dataset.ms, +e.dataset.network]) : requestAnimationFrame(look); look(); })"""
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--moves', type=int, default=20); p.add_argument('--model', default='fundus-tiny'); a = p.parse_args()
+    chromium = os.environ.get('HQGNET_CHROMIUM') or next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    try: from playwright.sync_api import sync_playwright
+    except ImportError: chromium = None
+    if chromium is None: print('demo: no Chromium or no playwright here; nothing measured'); sys.exit(0)
+    with tempfile.TemporaryDirectory() as d:
+        eye = phantom('fundus', 512, 41); write_image(Path(d)/'eye.png', to_uint(degrade(eye['image'], sample_params('fundus', 41), eye['fov'])))
+        with serving(a.model, images=d) as (address, _), sync_playwright() as play:
+            page = play.chromium.launch(executable_path=chromium, args=['--no-sandbox']).new_page(); page.goto(address)
+            demo = page.locator('.hqgnet[aria-label*=strength]'); demo.wait_for(timeout=90_000); page.wait_for_timeout(8000); e = demo.element_handle()
+            print('| move | median, ms | slowest, ms | in the kernel, ms | of that the network |\n| --- | --: | --: | --: | --: |')
+            for kind, words in (('input', 'dragging, 256 pixels'), ('change', 'released, 512 pixels')):
+                took = []
+                for k in range(a.moves): took.append(page.evaluate(MOVE, [e, round(.2 + .6*k/a.moves, 2), kind])); page.wait_for_timeout(100)
+                total, kernel, network = ([t[i] for t in took] for i in range(3))
+                share = statistics.median(n/max(k, 1) for n, k in zip(network, kernel))
+                print(f'| {words} | {statistics.median(total):.0f} | {max(total):.0f} | {statistics.median(kernel):.0f} | {100*share:.0f} % |')
+
+if __name__ == '__main__': main()
