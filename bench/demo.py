@@ -1,7 +1,8 @@
 """How long a visitor of the demo waits, in a real browser: python bench/demo.py --moves 20
 
-Opens the app with a generated eye of 512 pixels and moves the slider: while dragging (a preview of 256 pixels) and on release (512 pixels, numbers with it). A row
-gives the median and the slowest, from the move to the painted picture, what of it the kernel took, and what of that the network. Needs Chromium and the extra `dev`."""
+Opens the app with a generated eye of 512 pixels and moves the slider: while dragging (a preview of 256 pixels) and on release (512 pixels, with
+numbers). A row gives the median and the slowest, from the move to the painted picture, what of it the kernel took, and what of that the network.
+Needs Chromium and the extra `dev`."""
 import argparse, os, shutil, statistics, sys, tempfile
 from pathlib import Path
 from hqgnet_nb.app import serving

@@ -1,5 +1,5 @@
-"""The demos in a real browser: in JupyterLab, in the app, and as a page without a kernel. Needs Chromium and the packages of the `dev` extra; skips, saying so, without"""
-import contextlib, io, json, os, shutil, socket, subprocess, sys, time
+"""The demos in a real browser: in JupyterLab, in the app, and as a page without a kernel. Needs Chromium and the extra `dev`; skips, saying so, without"""
+import base64, contextlib, io, json, os, shutil, socket, subprocess, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def shoot(what, name):
 
 def pixels(demo):
     "The picture on the canvas, as the visitor sees it"
-    url = demo.locator('.screen canvas').first.evaluate('c => c.toDataURL("image/png")'); import base64
+    url = demo.locator('.screen canvas').first.evaluate('c => c.toDataURL("image/png")')
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(',')[1]))).convert('RGB')).astype(int)
 
 def settled(demo, act, ms=60_000):
@@ -56,41 +56,48 @@ def settled(demo, act, ms=60_000):
     page.wait_for_timeout(150)
     return pixels(demo)
 
-def use(demo, page, tmp):
+def strength_of(demo): return float(demo.get_attribute('data-strength'))
+
+def use(demo, page):
     "What every visitor does: keys, mouse, guide, map"
     demo.wait_for(timeout=90_000); page.wait_for_function('e => e.dataset.quick === "false"', arg=demo.element_handle(), timeout=90_000)
-    dial = demo.get_by_label('Strength'); first = pixels(demo); assert first.std() > 5
-    dial.focus(); end = settled(demo, lambda: page.keyboard.press('Home')); assert demo.get_attribute('data-strength') == '0' and (end != first).any(), 'a key moves the strength'
-    half = settled(demo, lambda: [page.keyboard.press('PageUp') for _ in range(4)]); assert float(demo.get_attribute('data-strength')) > .2 and (half != end).any()
+    dial, key = demo.get_by_label('Strength'), page.keyboard.press; first = pixels(demo); assert first.std() > 5
+    dial.focus(); end = settled(demo, lambda: key('Home')); assert strength_of(demo) == 0 and (end != first).any(), 'a key moves the strength'
+    half = settled(demo, lambda: [key('PageUp') for _ in range(4)]); assert strength_of(demo) > .2 and (half != end).any()
     box = dial.bounding_box(); full = settled(demo, lambda: page.mouse.click(box['x'] + box['width'] - 3, box['y'] + box['height']/2))
-    assert float(demo.get_attribute('data-strength')) > .9 and (full != half).any(), 'the mouse does'
+    assert strength_of(demo) > .9 and (full != half).any(), 'the mouse moves it too'
     other = settled(demo, lambda: demo.get_by_role('radio').nth(1).check(force=True)); assert (other != full).any(), 'another guide, another picture'
-    mapped = settled(demo, lambda: demo.get_by_label('Over the picture').select_option('difference')); assert (mapped != other).any() and demo.locator('.key span').count() == 2
-    split = demo.get_by_label('Split: share'); split.focus(); page.keyboard.press('End'); page.wait_for_timeout(200); before = pixels(demo)
-    page.keyboard.press('Home'); page.wait_for_timeout(200); after = pixels(demo); assert (before != after).any(), 'the split shows one or the other'
-    assert demo.locator('dd').count() >= 3 and all(e.evaluate('e => !!(e.labels && e.labels.length || e.getAttribute("aria-label"))') for e in demo.locator('input, select').all()), 'labels'
+    mapped = settled(demo, lambda: demo.get_by_label('Over the picture').select_option('difference'))
+    assert (mapped != other).any() and demo.locator('.key span').count() == 2, 'a map over the picture, and its key'
+    demo.get_by_label('Split: share').focus(); key('End'); page.wait_for_timeout(200); before = pixels(demo)
+    key('Home'); page.wait_for_timeout(200); after = pixels(demo); assert (before != after).any(), 'the split shows one or the other'
+    named = 'e => !!(e.labels && e.labels.length || e.getAttribute("aria-label"))'
+    assert demo.locator('dd').count() >= 3 and all(e.evaluate(named) for e in demo.locator('input, select').all()), 'everything has a label'
 
 def upload(demo, page, tmp):
     "A good file, and bad ones: words, and no traceback"
     p = phantom('fundus', 300, 99); write_image(tmp/'mine.png', to_uint(degrade(p['image'], sample_params('fundus', 99), p['fov'])))
-    (tmp/'bad.png').write_bytes(b'no image at all'); (tmp/'huge.png').write_bytes(bytes(21_000_000)); write_image(tmp/'good.png', to_uint(phantom('fundus', 150, 5)['image']))
+    write_image(tmp/'good.png', to_uint(phantom('fundus', 150, 5)['image']))
+    (tmp/'bad.png').write_bytes(b'no image at all'); (tmp/'huge.png').write_bytes(bytes(21_000_000))
     chooser, words = demo.locator('input[type=file]'), demo.locator('.words')
-    mine = settled(demo, lambda: chooser.first.set_input_files(tmp/'mine.png')); assert mine.shape[:2] == (300, 300); assert '300 x 300' in words.inner_text()
+    mine = settled(demo, lambda: chooser.first.set_input_files(tmp/'mine.png')); assert mine.shape[:2] == (300, 300) and '300 x 300' in words.inner_text()
     for name, word in (('bad.png', 'cannot be read'), ('huge.png', 'at most')):
-        chooser.first.set_input_files(tmp/name); page.wait_for_function('([e, w]) => e.textContent.includes(w)', arg=[words.element_handle(), word], timeout=20_000)
+        chooser.first.set_input_files(tmp/name)
+        page.wait_for_function('([e, w]) => e.textContent.includes(w)', arg=[words.element_handle(), word], timeout=20_000)
         assert 'Traceback' not in page.content() and str(tmp) not in words.inner_text()
-    n = demo.get_by_role('radio').count(); settled(demo, lambda: chooser.nth(1).set_input_files(tmp/'good.png')); assert demo.get_by_role('radio').count() == n + 1
-    with page.expect_download(timeout=60_000) as first:
-        demo.get_by_role('button', name='Save').click()
+    n = demo.get_by_role('radio').count(); settled(demo, lambda: chooser.nth(1).set_input_files(tmp/'good.png'))
+    assert demo.get_by_role('radio').count() == n + 1, 'a guide of one\'s own'
+    with page.expect_download(timeout=60_000) as first: demo.get_by_role('button', name='Save').click()
     path = tmp/'saved.png'; first.value.save_as(path); assert np.asarray(Image.open(path)).shape == (300, 300, 3)
 
 def test_app(page, tmp_path):
     with serving(port=18870) as (address, _):
-        page.goto(address); demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page, tmp_path); upload(demo, page, tmp_path); shoot(demo, 'app')
+        page.goto(address); demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'app')
         compare = page.locator('.hqgnet[aria-label*=compare]'); compare.locator('.tiles').focus(); page.wait_for_timeout(500); was = pixels(compare)
         page.keyboard.press('+'); page.wait_for_timeout(300); assert float(compare.get_attribute('data-zoom')) > 1 and (pixels(compare) != was).any()
         spoil = page.locator('.hqgnet[aria-label*=degrade]'); n = int(spoil.get_attribute('data-drawn')); spoil.get_by_role('checkbox').first.click()
-        page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n], timeout=20_000); shoot(compare, 'compare'); shoot(spoil, 'degrade')
+        page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n], timeout=20_000)
+        shoot(compare, 'compare'); shoot(spoil, 'degrade')
         for width in (800, 360): page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(300); shoot(demo, f'app_{width}')
         clean(page)
 
@@ -102,10 +109,12 @@ def test_the_app_wants_its_token(page):
 def lab(folder):
     "JupyterLab on a folder, without a token: it lives for a test"
     port = free_port(18900); root = str(Path(__file__).resolve().parent.parent)
-    env = os.environ | {'PYTHONPATH': root, 'JUPYTER_CONFIG_DIR': str(folder/'config'), 'JUPYTER_DATA_DIR': str(folder/'data'), 'IPYTHONDIR': str(folder/'ipython')}
-    quiet = ['--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--IdentityProvider.token=', '--ServerApp.open_browser=False']
-    p = subprocess.Popen([sys.executable, '-m', 'jupyterlab', f'--port={port}', '--ip=127.0.0.1', '--allow-root', f'--ServerApp.root_dir={folder/"work"}', *quiet],
-                         env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    own = dict(JUPYTER_CONFIG_DIR='config', JUPYTER_DATA_DIR='data', IPYTHONDIR='ipython')
+    env = os.environ | {'PYTHONPATH': root} | {k: str(folder/v) for k, v in own.items()}
+    cmd = [sys.executable, '-m', 'jupyterlab', f'--port={port}', '--ip=127.0.0.1', '--allow-root', f'--ServerApp.root_dir={folder/"work"}',
+           '--ServerApp.open_browser=False', '--IdentityProvider.token=', '--LabApp.news_url=None',
+           '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+    p = subprocess.Popen(cmd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):
             with contextlib.closing(socket.socket()) as s:
@@ -116,20 +125,21 @@ def lab(folder):
 
 def test_jupyterlab(page, tmp_path):
     (tmp_path/'work').mkdir()
-    cell = dict(cell_type='code', id='demo', execution_count=None, metadata={}, outputs=[], source="from hqgnet_nb.widgets import strength_demo\nstrength_demo('fundus-tiny')")
+    source = "from hqgnet_nb.widgets import strength_demo\nstrength_demo('fundus-tiny')"
+    cell = dict(cell_type='code', id='demo', execution_count=None, metadata={}, outputs=[], source=source)
     meta = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
     (tmp_path/'work/demo.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=meta, nbformat=4, nbformat_minor=5)))
     with lab(tmp_path) as address:
         page.goto(f'{address}/doc/tree/demo.ipynb'); page.locator('.jp-CodeCell .cm-content').first.click(timeout=90_000)
         page.wait_for_timeout(1500); page.keyboard.press('Shift+Enter')
         if (ask := page.get_by_role('button', name='No')).count(): ask.first.click()      # news, no
-        demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page, tmp_path); upload(demo, page, tmp_path); shoot(demo, 'lab')
+        demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'lab')
         clean(page, 'favicon', 'workspaces', 'translations')
 
 def test_without_a_kernel(page, tmp_path):
     back = Strength(Enhancer.from_pretrained('fundus-tiny', 'cpu'), sample_images('fundus', 1, 160), sample_guides('fundus', 1))
     index = write_still(tmp_path/'still', back, strengths=(0, .5, 1), overlays=('difference',))
-    page.goto(index.as_uri()); demo = page.locator('.hqgnet'); use(demo, page, tmp_path); assert demo.locator('input[type=file], button').count() == 0
+    page.goto(index.as_uri()); demo = page.locator('.hqgnet'); use(demo, page); assert demo.locator('input[type=file], button').count() == 0
     for width in (1280, 800, 360):
         page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(200); shoot(page, f'still_{width}')
         assert page.evaluate('document.documentElement.scrollWidth') <= width, 'no wider than the screen'
