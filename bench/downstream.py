@@ -20,7 +20,7 @@ from hqgnet_nb.generator import save_net
 from hqgnet_nb.learner import HQGLearner
 from hqgnet_nb.metrics import score
 from hqgnet_nb.segmenter import Segmenter, segmentation_scores
-from hqgnet_nb.tasks import TaskData, find_targets, fit_task, make_task
+from hqgnet_nb.tasks import TaskData, find_targets, make_task, refit_task
 import hqgnet_nb.train          # noqa: F401  gives a learner train_for
 sys.path.insert(0, str(Path(__file__).parent))
 from real import digits, prepare
@@ -86,15 +86,8 @@ def measure(kind, work, method, masked, test, refs, judge, seed, steps):
     "The refitted and the frozen segmenter, and the picture, on each test image"
     load = lambda f: resize(to_float(read_image(f)), SIZE); mask = lambda f, d: resize(read_mask(work/d/f'{f.stem}.png').astype(np.float32), SIZE) > .5
     task = make_task(TASK[kind], seed=seed)
-    class Enhanced(TaskData):
-        "The masked images, each enhanced once: an enhancer sees whole images"
-        def __init__(self, found, *a, **kw):
-            super().__init__(found, *a, **kw)
-            for level, part in self.files.items():
-                room = self.data[level][0][0].shape[-1]
-                self.data[level] = [(to_tensor(resize(to_float(to_uint(method(load(f)))), room))[0], fov, t) for f, (_, fov, t) in zip(part, self.data[level])]
     found = find_targets(masked, work/('mask' if kind == 'fundus' else 'seg_mask'))
-    fit_task(task, [Enhanced(found, task, SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=0)], steps=steps, seed=seed)
+    refit_task(task, found, method, SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], steps, seed)
     for f in test:
         y, ref, m = load(f), load(refs/f.name), mask(f, 'mask'); fov = fov_mask(ref); x = to_float(to_uint(method(y)))
         with torch.no_grad(): p = task(to_tensor(x)).sigmoid()[0, 0].numpy()

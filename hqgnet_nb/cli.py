@@ -187,18 +187,12 @@ def _grouping(word):
 def _downstream(a):
     "The callback of a downstream task that `hqgnet train` is asked for, or None; `UserError` where the options do not fit"
     if not (a.task or a.masks or a.hq_masks or a.solver): return None
-    from hqgnet_nb.core import UserError, list_images, set_seed
+    from hqgnet_nb.core import UserError
     if not (a.task and (a.masks or a.hq_masks)): raise UserError('a downstream task needs --task, and --masks (of --lq) or --hq-masks')
     if a.crop: raise UserError('--crop: the masks would not be cut; cut the images and their masks first')
-    from functools import partial
-    from hqgnet_nb.bilevel import BiLevel, task_data
-    from hqgnet_nb.tasks import make_task, table_grades
-    from hqgnet_nb.train import files_hash
-    targets = [t for t in (a.masks, a.hq_masks) if t]; grades = dict(n=table_grades(targets)) if a.task == 'grades' else {}
-    set_seed(a.seed); task = make_task(a.task, **grades); group = a.group and _grouping(a.group)       # a task of one's own may begin with any weights
-    cb = BiLevel(task, partial(task_data, task=task, masks=a.masks, hq_masks=a.hq_masks, group=group), a.solver or 'unrolled', name=a.task)
-    cb.settings |= grades | dict(task_files=files_hash([f for t in targets for f in ([t] if t.is_file() else list_images(t))]), task_group=str(a.group))
-    return cb
+    from hqgnet_nb.bilevel import task_callback
+    cb = task_callback(a.task, a.masks, a.hq_masks, a.solver or 'unrolled', a.seed, a.group and _grouping(a.group))
+    cb.settings['task_group'] = str(a.group); return cb
 
 def _run_train(a):
     "`hqgnet train`; returns the exit code"
