@@ -144,7 +144,9 @@ def _plain(v):
     return float(v) if np.isfinite(v) else None
 
 # %% ../nbs/12_baselines.ipynb #f22a21c0
-MEASURES = dict(psnr=('PSNR (dB)', 2), ssim=('SSIM', 3), structure=('structure', 3), vesselness_auc=('vesselness AUC', 3))
+MEASURES = dict(psnr=('PSNR (dB)', 2), ssim=('SSIM', 3), structure=('structure', 3), vesselness_auc=('vesselness AUC', 3),
+                refit_dice=('refitted Dice', 3), refit_cldice=('refitted clDice', 3), refit_auc=('refitted AUC', 3),     # of notebook 15d
+                refit_sensitivity=('refitted sensitivity', 3), refit_right=('refitted, grades right', 3))
 
 def table_rows(
     images, # dicts with name, method and numbers, as in the result of `evaluate_folders`

@@ -7,7 +7,7 @@ __all__ = ['SOLVERS', 'grads', 'unroll', 'neumann', 'hypergradient', 'BiLevel', 
            'Kept']
 
 # %% ../nbs/14_bilevel.ipynb #3e21ea09
-import time
+import copy, time
 from functools import partial
 from pathlib import Path
 import torch
@@ -227,7 +227,7 @@ def task_callback(
     targets = [t for t in (masks, hq_masks) if t is not None]
     if not targets: raise UserError(f'task {name}: give masks of the low-quality images, or of the high-quality ones, to learn it from')
     if name == 'grades': arguments = dict(n=table_grades(targets)) | arguments
-    set_seed(seed); task = make_task(name, **arguments)        # a task of one's own may begin with any weights
+    set_seed(seed); task = copy.deepcopy(make_task(name, **arguments))      # one of the user's own may begin with any weights, and may be one object
     cb = BiLevel(task, partial(task_data, task=task, masks=masks, hq_masks=hq_masks, group=group), solver, name=str(name))
     cb.settings |= arguments | dict(task_files=files_hash([f for t in targets for f in ([t] if Path(t).is_file() else list_images(t))]))
     return cb

@@ -137,11 +137,15 @@ def _run_compare(a):
     "`hqgnet compare`; returns the exit code"
     from hqgnet_nb.compare import METHODS, compare_methods, comparison_report, comparison_table, summary
     methods, more = [m.strip() for m in a.methods.split(',')] if a.methods else METHODS, dict(group=a.groups) if a.groups else {}
-    rows = compare_methods(a.lq, a.hq, a.test_lq, a.out, a.test_ref, a.test_mask, a.lq_ref, methods, a.minutes, a.steps, a.seeds, a.size, say=say,
-                           seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, **more)
+    if a.task_group: more['task_group'] = a.task_group if Path(a.task_group).is_file() else _grouping(a.task_group)       # a table's name is kept
+    if a.solver is not None: more['solvers'] = [s.strip() for s in a.solver.split(',') if s.strip()]
+    rows = compare_methods(a.lq, a.hq, a.test_lq, a.out, test_ref=a.test_ref, test_mask=a.test_mask, lq_ref=a.lq_ref, methods=methods, minutes=a.minutes,
+                           steps=a.steps, seeds=a.seeds, size=a.size, say=say, seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, task=a.task,
+                           masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, **more)
     table = summary(rows); print(comparison_table(table))
     for r in table:
-        words = [f'{x} {v[3]} ({v[0]:+.3f} [{v[1]:.3f}, {v[2]:.3f}])' for x in ('ssim', 'structure', 'vesselness_auc') if (v := r.get(f'{x} vs HQG-Net'))]
+        words = [f'{x} {v[3]} ({v[0]:+.3f} [{v[1]:.3f}, {v[2]:.3f}])' for x in ('ssim', 'structure', 'vesselness_auc', 'refit_dice', 'refit_right')
+                 if (v := r.get(f'{x} vs HQG-Net'))]
         if words: print(f'{r["method"]} beside HQG-Net: {", ".join(words)}')
     print(f'tables    {a.out/"results.csv"}, {a.out/"summary.json"}\nreport    {comparison_report(a.out, rows)}')
     return 0
@@ -416,6 +420,17 @@ def _add_using(command, device):
     c.add_argument('--areas', action='store_true', help='the masks mark areas, such as polyps, and not lines: they are for the segmenter alone')
     c.add_argument('--groups', type=Path, metavar='CSV',
                    help='columns file, group: the patient or sequence of each test image; default: what its name has before the first _')
+    c.add_argument('--task', metavar='NAME',
+                   help='a downstream task: vessels, nerves, polyps, grades, or your own as PACKAGE.MODULE:NAME; every row ends by learning it again on the '
+                        'training images enhanced its way, which gives the columns refit_…')
+    c.add_argument('--masks', type=Path, metavar='DIR', help='masks of --lq, same stems, for all or some; for grades a CSV file with the columns file, grade')
+    c.add_argument('--hq-masks', type=Path, metavar='DIR', help='masks of --hq, carried over to spoiled copies')
+    c.add_argument('--solver', metavar='LIST', help='with commas between, a row HQG-Net, SOLVER each: none (HQG-Net itself), joint, alternating, unrolled, '
+                   'implicit, see notebook 14; default with --task: unrolled')
+    c.add_argument('--test-grades', type=Path, metavar='CSV', help='columns file, grade: what the task is to say of the test images, in place of --test-mask')
+    c.add_argument('--task-group', metavar='patient|number|CSV',
+                   help="what the task's two levels share none of, as for `hqgnet train --group`; default: each file its own")
+    c.add_argument('--refit-steps', type=number(int, 1), default=400, metavar='N', help="of the task's training in each row")
     c = command('evaluate', _run_evaluate, 'measure enhanced images against references')
     for name, text in (('pred', 'enhanced images'), ('ref', 'references with the same stems'), ('lq', 'the inputs; adds rows of simple methods'),
                        ('hq', 'good images for colour matching; default: the references'), ('mask', 'masks of vessels or nerves; adds vesselness'),

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['CEILING', 'REFERENCE', 'METHODS', 'UNTRAINED', 'SMALLER', 'OF_SETS', 'FACTS', 'SHOWN', 'fit_mask', 'test_images',
-           'measure', 'segmenters', 'quality_features', 'likeness', 'slug', 'fit_method', 'check_folder',
-           'compare_methods', 'summary', 'comparison_table', 'write_tables', 'comparison_report']
+           'measure', 'segmenters', 'quality_features', 'likeness', 'solver_rows', 'spoiled_copies', 'task_lesson',
+           'refit_scores', 'slug', 'fit_method', 'check_folder', 'compare_methods', 'summary', 'comparison_table',
+           'write_tables', 'comparison_report']
 
 # %% ../nbs/15d_compare.ipynb #54f9237e
-import csv, json, time
+import copy, csv, json, time
+from functools import partial
 from pathlib import Path
 import numpy as np
-from .baselines import BASELINES, _readable, stems
+from .baselines import BASELINES, MEASURES, _readable, stems
 from .changes import changes, structure_scores
 from .core import UserError, atomic_path, fov_mask, luma, read_image, read_mask, resize, to_float, to_uint, write_image, write_json
 from .data import csv_groups, patient
@@ -54,7 +56,7 @@ def test_images(
     return out
 
 # %% ../nbs/15d_compare.ipynb #c8366797
-SMALLER = ('invented', 'added', 'lost', 'missed', 'changed', 'fid', 'kid')       # of these less is better
+SMALLER = ('invented', 'added', 'lost', 'missed', 'changed', 'fid', 'kid', 'refit_loss')       # of these less is better
 OF_SETS = ('fid', 'kid')                                                  # one number for all test images of a method and seed
 
 def measure(
@@ -123,6 +125,85 @@ def likeness(
     return [dict(good=float(g.argmax() == 0), **sets) for g in grades(results)]
 
 
+# %% ../nbs/15d_compare.ipynb #b4d90e17
+def solver_rows(
+    solvers, # names in `SOLVERS` of notebook 14
+) -> list: # names of rows; that of 'none' is HQG-Net
+    "The rows of HQG-Net trained with these solvers; `UserError` for one that is not there [our reading]"
+    from hqgnet_nb.bilevel import SOLVERS
+    if lost := [s for s in solvers if s not in SOLVERS]: raise UserError(f'no solver {lost[0]!r}; there are {", ".join(SOLVERS)}')
+    return list(dict.fromkeys('HQG-Net' if s == 'none' else f'HQG-Net, {s}' for s in solvers))
+
+def spoiled_copies(
+    lq, hq, # folders of low- and high-quality images
+    files, # list of image files of `hq`, of different stems
+    out, # folder; gets STEM.png for each, and what is there already is taken
+    size, # side of the squares, pixels
+    seed=0, # of the search and the draws
+) -> dict: # file: its spoiled copy
+    "Good images spoiled as the LQ images are, see notebook 09b [our reading]"
+    import torch
+    from hqgnet_nb.core import to_array, to_tensor, torch_rng
+    from hqgnet_nb.data import unpaired_dls
+    from hqgnet_nb.restore import corrupt, match_knobs
+    from hqgnet_nb.tasks import in_channels
+    made = {f: Path(out)/f'{Path(f).stem}.png' for f in files}
+    if all(p.is_file() for p in made.values()): return made
+    dls = unpaired_dls(lq, hq, size, seed=seed); ds = dls.train.dataset; bank, _ = match_knobs(ds.lq, ds.hq, size, seed)
+    for f, p in made.items():
+        img = resize(in_channels(to_float(read_image(f)), dls.channels), size); fov = torch.from_numpy(fov_mask(img).astype(np.float32))[None, None]
+        g = torch_rng(seed, 'spoiled', p.stem); knobs = bank[torch.randint(len(bank), (1,), generator=g)]
+        write_image(p, to_uint(to_array(corrupt(to_tensor(img), fov, knobs, g))))
+    return made
+
+
+# %% ../nbs/15d_compare.ipynb #e02f6b85
+def task_lesson(
+    task, # a name, see `make_task` of notebook 13
+    lq, hq, # folders of the training images
+    test_lq, # folder of the test images
+    items, # `test_images` of it; those with a target get it, under 'target'
+    size, # side of the squares, pixels
+    masks=None, hq_masks=None, # folders of masks (or tables of grades) of the LQ and of the HQ images, by stem; for all or some
+    test_mask=None, test_grades=None, # of the test images: folder of masks, or a table with the columns file and grade
+    group=None, # training file -> group, as for `TaskData`; None: each its own
+) -> dict: # first: the task with its first weights; arguments: of it; lq and hq: dicts training file -> target; channels, group
+    "What every row's task learns from and is measured on; `UserError` where there is too little of either [our reading]"
+    from hqgnet_nb.core import set_seed
+    from hqgnet_nb.tasks import Segmentation, find_targets, make_task, table_grades, upper_groups
+    if masks is None and hq_masks is None: raise UserError(f'task {task}: give masks of training images (--masks of --lq, --hq-masks) to learn it from')
+    if test_grades is None and (test_mask is None or task == 'grades'):
+        need = 'a table of grades (--test-grades)' if task == 'grades' else 'masks of test images (--test-mask)'
+        raise UserError(f'task {task}: nothing to measure it on; give {need}')
+    more = dict(n=table_grades([t for t in (masks, hq_masks, test_grades) if t])) if task == 'grades' else {}
+    set_seed(0); first, found = copy.deepcopy(make_task(task, **more)), {}
+    for k, folder, targets in (('lq', lq, masks), ('hq', hq, hq_masks)):
+        found[k] = find_targets(list(stems(folder).values()), targets) if targets else {}
+        if targets and not found[k]: raise UserError(f'{targets}: nothing there is named like an image of {folder}')
+    upper_groups([*found['lq'], *found['hq']], group or (lambda f: Path(f).stem), .5, 0)          # its errors, before anything is trained
+    files, grade = stems(test_lq), test_grades and csv_groups(test_grades, 'file', 'grade', strict=False); marks = {} if test_grades else stems(test_mask)
+    read = getattr(first, 'read', partial(Segmentation.read, None))
+    for it in items:
+        known = grade(files[it['name']]) if grade else marks.get(it['name'])
+        if known is not None: it['target'] = read(known, size)
+    if not any('target' in it for it in items): raise UserError(f'{test_grades or test_mask}: nothing there is named like an image of {test_lq}')
+    colour = any(im.ndim == 3 for d in (lq, hq) for im in _readable(stems(d).values()))
+    return dict(first=first, arguments=more, **found, channels=3 if colour else 1, group=group)
+
+def refit_scores(
+    task, # refitted, see `refit_task` of notebook 13
+    x, # the result, size x size (x 3), float in [0, 1]
+    item, # one of `test_images`, with a target
+    channels, # of the task's images, 1 or 3
+) -> dict: # refit_X for each X of the task's `scores`
+    "How well the refitted task does on one result, as a file of 8 bits holds it [our reading]"
+    import torch
+    from hqgnet_nb.core import to_tensor
+    from hqgnet_nb.tasks import in_channels, task_scores
+    fov = torch.from_numpy(item['fov'].astype(np.float32))[None, None]; x = to_tensor(in_channels(to_float(to_uint(x)), channels))
+    return {f'refit_{k}': float(v) for k, v in task_scores(task, x, fov, item['target'][None])[0].items()}
+
+
 # %% ../nbs/15d_compare.ipynb #9fad4b00
 def slug(
     method, # a name in `METHODS`
@@ -131,8 +212,8 @@ def slug(
     return ''.join(c if c.isalnum() else '_' for c in method.lower())
 
 def fit_method(
-    method, # a name in `METHODS`
-    plan, # dict: lq, hq, lq_ref, size, minutes or steps
+    method, # a name in `METHODS`, or one of `solver_rows`
+    plan, # dict: lq, hq, lq_ref, size, minutes or steps; for `solver_rows` task, masks, hq_masks, and lesson: a `task_lesson`
     seed, # of the training
     folder, # for the run
 ) -> tuple: # (a function image -> image, dict of facts: steps, seconds, parameters)
@@ -141,12 +222,17 @@ def fit_method(
     if method in BASELINES: return BASELINES[method](_readable(stems(hq).values())), {}
     if method == REFERENCE: return None, {}                   # nothing to do to an image: its reference is what is measured
     resume = (folder/'checkpoint.pt').is_file()
-    if method == 'HQG-Net':
+    ours, _, solver = method.partition(', ')
+    if ours == 'HQG-Net':
         from hqgnet_nb.enhance import Enhancer
         from hqgnet_nb.train import train_folders
         if not (folder/'config.json').is_file():
+            cbs = []
+            if solver:                                         # as `hqgnet train --task`
+                from hqgnet_nb.bilevel import task_callback
+                t = plan['lesson']; cbs = [task_callback(plan['task'], plan['masks'], plan['hq_masks'], solver, seed, t['group'], **t['arguments'])]
             train_folders(lq, hq, folder, size=size, steps=plan['steps'], minutes=None if plan['steps'] else plan['minutes'], seed=seed,
-                          resume=resume, bar=False, device=plan['device'], timer=time.process_time)
+                          resume=resume, bar=False, device=plan['device'], timer=time.process_time, cbs=cbs)
         e = Enhancer.load(folder, plan['device']); c = e.config
         return e.enhance, dict(steps=c['steps'], seconds=c['seconds'], parameters=sum(p.numel() for p in e.net.parameters()))
     from hqgnet_nb.contest import paired_dls, train_rival
@@ -190,40 +276,66 @@ def compare_methods(
     steps=None, # or steps
     seeds=3, # trainings of each method, seeds 0, 1 …
     size=128, # side of the squares, pixels
+    task=None, # name of a downstream task, see notebook 13: every row ends by learning it again, and rows of solvers are added
+    masks=None, hq_masks=None, # folders of masks (for grades tables) of the LQ and of the HQ images that the task learns from, by stem
+    solvers=None, # names in `SOLVERS`, a row of HQG-Net each; None: 'unrolled', where there is a task
+    test_grades=None, # CSV file with the columns file and grade: the task's targets of the test images, in place of test_mask
+    task_group=None, # training file -> group: the loop's two levels share none; or a table, see `csv_groups`; None: each file its own
+    refit_steps=400, # of the task's training in each row
     device='cpu', # for HQG-Net: 'cpu', 'cuda' or 'auto'; the rivals stay on the CPU, so with another device the budget is no longer the same
     say=print, # is called with a line as things get done
 ) -> list: # dicts: name, method, seed, facts and numbers: one for each test image, method and seed
     "Every row, trained, measured and written; `UserError` for what the user can mend [our reading]"
     out, methods = Path(out).expanduser(), list(methods)
-    if unknown := [m for m in methods if m not in METHODS]: raise UserError(f'no method {unknown[0]!r}; there are {", ".join(METHODS)}')
+    if task is None and (masks or hq_masks or test_grades or solvers or task_group):
+        raise UserError('masks of training images, their groups, grades and solvers need a task; name it (--task)')
+    ours = solver_rows(['unrolled'] if solvers is None else solvers) if task else []
+    if unknown := [m for m in methods if m not in (*METHODS, *ours)]: raise UserError(f'no method {unknown[0]!r}; there are {", ".join((*METHODS, *ours))}')
     if seeds < 1: raise UserError('at least one seed')
     if CEILING in methods and lq_ref is None: methods.remove(CEILING); say(f'{CEILING}: left out, it needs references of the LQ images (--lq-ref)')
     if REFERENCE in methods and test_ref is None: methods.remove(REFERENCE)
     if 'no enhancement' not in methods: methods.insert(0, 'no enhancement')
+    at = methods.index('HQG-Net') + 1 if 'HQG-Net' in methods else next((k for k, m in enumerate(methods) if m in (CEILING, REFERENCE)), len(methods))
+    methods[at:at] = [m for m in ours if m not in methods]
     if (seg_images is None) != (seg_masks is None): raise UserError('the segmenter learns from images and their masks; give both folders or neither')
     if seg_images is not None and test_mask is None: raise UserError('a segmenter has nothing to be measured on without masks of the test images')
-    for name, folder in dict(lq=lq, hq=hq, test_lq=test_lq).items():
-        if out.resolve().is_relative_to(Path(folder).expanduser().resolve()): raise UserError(f'{out}: lies in the folder of {name} images; choose one outside')
+    for name, folder in dict(lq=lq, hq=hq, test_lq=test_lq, masks=masks, hq_masks=hq_masks).items():
+        if folder and out.resolve().is_relative_to(Path(folder).expanduser().resolve()):
+            raise UserError(f'{out}: lies in the folder of {name}, {folder}; choose one outside')
     if shared := set(map(str, stems(test_lq).values())) & {str(f) for d in (lq, hq) for f in stems(d).values()}:
         raise UserError(f'{min(shared)}: to be measured on and to be learned from; keep the test images apart')
-    items = test_images(test_lq, test_ref, test_mask, size, group, areas)
+    areas = areas or task == 'polyps'; items = test_images(test_lq, test_ref, test_mask, size, group, areas)
+    of = lambda g: g.__name__ if callable(g) else g and str(g)
+    by = task_group if task_group is None or callable(task_group) else csv_groups(task_group)
+    lesson = task_lesson(task, lq, hq, test_lq, items, size, masks, hq_masks, test_mask, test_grades, by) if task else None
     plan = {k: v and str(v) for k, v in dict(lq=lq, hq=hq, test_lq=test_lq, test_ref=test_ref, test_mask=test_mask, lq_ref=lq_ref,
-                                                     seg_images=seg_images, seg_masks=seg_masks).items()}
+                                                     seg_images=seg_images, seg_masks=seg_masks,
+                                             masks=masks, hq_masks=hq_masks, test_grades=test_grades).items()}
     plan |= dict(minutes=None if steps else minutes, steps=steps, size=size, device=device, methods=methods, seeds=seeds)
-    plan |= dict(seg_steps=seg_steps if seg_images else None, areas=areas, group=group.__name__ if callable(group) else str(group))
+    plan |= dict(seg_steps=seg_steps if seg_images else None, areas=areas, group=of(group))
+    plan |= dict(task=task, task_group=of(task_group), refit_steps=refit_steps if task else None)
     check_folder(out, plan); every, judge_of, looks = [], lambda name: None, []
     if seg_images is not None: judge_of = segmenters(seg_images, seg_masks, items, size, seg_steps, out, say)
+    if task:
+        from hqgnet_nb.tasks import refit_task
+        copies = spoiled_copies(lq, hq, list(lesson['hq']), out/'spoiled', size) if lesson['hq'] else {}
+        found = lesson['lq'] | {copies[f]: t for f, t in lesson['hq'].items()}
     jobs = [(m, None) for m in methods if m in UNTRAINED] + [(m, s) for s in range(seeds) for m in methods if m not in UNTRAINED]
     for k, (method, seed) in enumerate(jobs):
         tag = slug(method) + ('' if seed is None else f'_{seed}'); done = out/'rows'/f'{tag}.json'
         if done.is_file(): rows = json.loads(done.read_text(encoding='utf-8')); say(f'[{k + 1}/{len(jobs)}] {tag}: there already')
         else:
             say(f'[{k + 1}/{len(jobs)}] {tag}: ' + ('measuring' if seed is None else f'training for {f"{steps} steps" if steps else f"{minutes:g} minutes"}'))
-            f, facts = fit_method(method, plan, seed or 0, out/'runs'/tag); rows = []
+            f, facts = fit_method(method, plan | dict(lesson=lesson), seed or 0, out/'runs'/tag); rows, pupil = [], None
+            if task and f is not None:
+                say(f'{tag}: learning the task again on {len(found)} images')
+                pupil = refit_task(copy.deepcopy(lesson['first']), found, f, size, lesson['channels'], by, refit_steps)
             for it in items:
                 x = it['ref'] if f is None else f(it['lq']); write_image(out/'enhanced'/tag/f'{it["name"]}.png', to_uint(x))
+                numbers = measure(x, it, judge_of(it['name']))
+                if pupil is not None and 'target' in it: numbers |= refit_scores(pupil, x, it, lesson['channels'])
                 rows.append(dict(name=it['name'], group=it['group'], method=method, seed=seed, **facts,
-                                 **{n: None if v != v else v for n, v in measure(x, it, judge_of(it['name'])).items()}))
+                                 **{n: None if v != v else v for n, v in numbers.items()}))
             if not looks: looks.append(quality_features(_readable(stems(hq).values()), size))
             seen = [read_image(out/'enhanced'/tag/f'{it["name"]}.png') for it in items]
             for r, g in zip(rows, likeness(seen, looks[0], size)): r.update(g)
@@ -235,7 +347,12 @@ def compare_methods(
 # %% ../nbs/15d_compare.ipynb #0445abdf
 FACTS = ('name', 'group', 'method', 'seed', 'steps', 'seconds', 'parameters')
 SHOWN = dict(psnr=2, ssim=3, structure=3, psnr_fit=2, ssim_fit=3, ms_ssim=3, vesselness_auc=3, filter_dice=3, filter_cldice=3,
+             refit_dice=3, refit_cldice=3, refit_auc=3, refit_sensitivity=3, refit_right=3, refit_loss=3,
              seg_dice=3, seg_cldice=3, seg_sensitivity=3, seg_auc=3, invented=3, added=3, lost=3, changed=3, fid=1, kid=2, good=2)
+
+def _shown(rows):
+    "`SHOWN`, and what a task of one's own says besides"
+    return [*SHOWN, *sorted({k for r in rows for k in r if k.startswith('refit_') and ' ' not in k} - set(SHOWN))]
 
 def _grid(rows, method, x, names):
     "seeds x images of one measure; None where a number is missing"
@@ -249,7 +366,7 @@ def summary(
 ) -> list: # a dict a method: method, n, seeds, steps, seconds, each measure's mean, its spread over seeds, and `X vs M`: [difference, low, high, word]
     "Means and paired intervals over images and seeds [our reading]"
     groups = {r['name']: r.get('group') or r['name'] for r in rows}; names, out = list(groups), []
-    methods = list(dict.fromkeys(r['method'] for r in rows)); columns = [x for x in SHOWN if any(r.get(x) is not None for r in rows)]
+    methods = list(dict.fromkeys(r['method'] for r in rows)); columns = [x for x in _shown(rows) if any(r.get(x) is not None for r in rows)]
     for m in methods:
         mine = [r for r in rows if r['method'] == m]; seeds = len({r['seed'] for r in mine})
         row = dict(method=m, n=len(names), seeds=0 if mine[0]['seed'] is None else seeds)
@@ -268,14 +385,14 @@ def summary(
 
 def comparison_table(
     table, # what `summary` returns
-    columns=SHOWN, # measures, in the order to show
+    columns=None, # measures, in the order to show; None: `SHOWN`, and a task's own
     other='no enhancement', # the method that the signs are about
 ) -> str: # markdown
     "One line a method: mean ± spread over seeds, ▲ better and ▼ worse than `other`, nothing where undecided [our reading]"
-    used = [x for x in columns if any(x in r for r in table)]
+    used = [x for x in columns or _shown(table) if any(x in r for r in table)]
     def cell(r, x):
         if x not in r: return '–'
-        d = SHOWN[x]; v = r.get(f'{x} vs {other}', ['', '', '', ''])[3]
+        d = SHOWN.get(x, 3); v = r.get(f'{x} vs {other}', ['', '', '', ''])[3]
         return f'{r[x]:.{d}f}' + (f' ± {r[f"{x} spread"]:.{d}f}' if r['seeds'] > 1 else '') + {'better': ' ▲', 'worse': ' ▼'}.get(v, '')
     lines = [['method', 'seeds', 'steps', *used], ['---', '--:', '--:', *['--:']*len(used)]]
     lines += [[r['method'], str(r['seeds'] or ''), f'{r["steps"]:.0f}' if 'steps' in r else '', *(cell(r, x) for x in used)] for r in table]
@@ -307,7 +424,7 @@ def comparison_report(
     items = {i['name']: i for i in test_images(plan['test_lq'], plan['test_ref'], plan['test_mask'], plan['size'], lambda f: '')}
     ours = 'HQG-Net' if 'HQG-Net' in plan['methods'] else plan['methods'][-1]; names = list(items)
     mean = lambda m, n, x: float(np.mean([r[x] for r in rows if r['method'] == m and r['name'] == n and r.get(x) is not None] or [np.nan]))
-    numbers = [x for x in ('psnr', 'ssim', 'structure', 'vesselness_auc') if any(r.get(x) is not None for r in rows)]
+    numbers = [x for x in MEASURES if any(r.get(x) is not None for r in rows)]
     known = lambda m, n: {x: None if (v := mean(m, n, x)) != v else v for x in numbers}
     images = [dict(name=n, method='prediction' if m == ours else m, **known(m, n)) for m in plan['methods'] if m != REFERENCE for n in names]
     picked = [c['name'] for c in rank_cases(images, k=max(1, most//3))] if 'ssim' in numbers else names[:most]
@@ -323,5 +440,10 @@ def comparison_report(
     run |= {m: f'{f["steps"]} steps, {f["seconds"]:.0f} s, {f["parameters"]/1e6:.2f} million parameters' for m, f in facts.items()}
     notes = ['The table shows means over images and seeds with intervals over images; summary.json has the paired intervals over images and seeds.',
              'The paired ceiling sees references in training: it is no rival, it shows what could be reached.']
+    if plan.get('task'):
+        targets = ' and '.join(plan[k] for k in ('masks', 'hq_masks') if plan[k])
+        run['task'] = f'{plan["task"]}, learned again in each row for {plan["refit_steps"]} steps, from {targets}'
+        notes += ["Refitted: a network for the task, trained from the same first weights on training images enhanced in the row's way, and measured "
+                  'on test images enhanced the same way. The row without enhancement is one trained on the low-quality images directly.']
     from hqgnet_nb.baselines import table_rows
     return write_report(out/'report.html', 'Methods compared', run, table_rows(images) if numbers else None, images if numbers else None, cases, notes=notes)

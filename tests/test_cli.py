@@ -43,7 +43,7 @@ def run(eyes):
 
 def test_help_lists_the_commands():
     out, err = hqgnet('--help')
-    assert err == '' and all(re.search(rf'^ +{c} ', out, re.M) for c in 'demo phantom degrade train enhance evaluate info'.split())
+    assert err == '' and all(re.search(rf'^ +{c} ', out, re.M) for c in 'demo phantom degrade train enhance compare evaluate info'.split())
 
 @pytest.mark.parametrize('words', [['--help'], ['train', '--help'], ['--version'], ['enhance']])
 def test_help_and_usage_import_nothing_heavy(words):
@@ -55,7 +55,7 @@ def test_version(root):
     import hqgnet_nb
     assert hqgnet('--version')[0] == f'hqgnet_nb {hqgnet_nb.__version__}\n'
 
-@pytest.mark.parametrize('command', 'demo phantom degrade train enhance evaluate info'.split())
+@pytest.mark.parametrize('command', 'demo phantom degrade train enhance compare evaluate info'.split())
 def test_each_command_has_help(command):
     out, err = hqgnet(command, '--help')
     assert out.startswith(f'usage: hqgnet {command}') and err == '' and 'None' not in out
@@ -253,6 +253,27 @@ def test_damaged_models_are_refused(run, eyes, tmp_path):
                              ('config.json', b'{', 'config.json'), ('config.json', other(schema=99), 'schema'),
                              ('config.json', other(model={**conf['model'], 'widths': [8, 8, 8, 8]}), 'does not fit')]:
         remade(name, data); refused('info', bad, says=says, inside=True)
+
+# compare --------------------------------------------------------------------------------------------------------------------
+
+def test_compare_with_a_task(eyes, tmp_path):
+    hqgnet('phantom', tmp_path/'t', '--n', 2, '--size', 64, '--seed', 8); hqgnet('degrade', tmp_path/'t/images', tmp_path/'test', '--seed', 8)
+    compare = ['compare', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--test-lq', tmp_path/'test', '--test-ref', tmp_path/'t/images', '--out', tmp_path/'out',
+               '--size', 64, '--steps', 4, '--seeds', 1, '--methods', 'CLAHE', '--refit-steps', 2]
+    task = [*compare, '--task', 'vessels', '--masks', eyes/'hq/masks', '--test-mask', tmp_path/'t/masks']
+    out, err = hqgnet(*task, '--solver', 'joint')
+    assert re.search(r'^\| HQG-Net, joint \| 1 \| 4 \|', out, re.M) and 'refit_dice' in out and 'learning the task again on 6 images' in err, (out, err)
+    rows = list(csv.DictReader(open(tmp_path/'out/results.csv')))
+    assert [r['method'] for r in rows[::2]] == ['no enhancement', 'CLAHE', 'HQG-Net, joint'] and all(0 <= float(r['refit_auc']) <= 1 for r in rows)
+    assert all('refit_sensitivity vs no enhancement' in r for r in json.loads((tmp_path/'out/summary.json').read_text())[1:])
+    assert 'refitted Dice' in (tmp_path/'out/report.html').read_text()
+    again, err = hqgnet(*task, '--solver', 'joint'); assert again == out and err.count('there already') == 3 and 'training' not in err
+    for more, says in ((['--masks', eyes/'hq/masks'], '--task'), (['--solver', 'joint'], '--task'), (['--task', 'vessels'], 'give masks'),
+                       (['--task', 'vessels', '--masks', eyes/'hq/masks'], '--test-mask'), (['--task', 'grades', '--masks', eyes/'hq/masks'], '--test-grades')):
+        refused(*compare, '--out', tmp_path/'none', *more, says=says, inside=True)
+    refused(*task, '--solver', 'newton', '--out', tmp_path/'none', says='implicit', inside=True)
+    refused(*task, '--task-group', tmp_path/'none.csv', '--out', tmp_path/'none', says='none.csv', inside=True)
+    assert not (tmp_path/'none').exists()
 
 # evaluate, info -------------------------------------------------------------------------------------------------------------
 
