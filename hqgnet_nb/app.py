@@ -48,7 +48,7 @@ TEMPLATE = '''{%- extends 'voila/templates/lab/index.html.j2' -%}
 {{ super.super() }}
 {%- endblock notebook_css -%}
 '''
-EXTENSIONS = '["@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget"]'        # of all that is installed here, what the demos need
+EXTENSIONS = '["@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget"]'   # what the demos need
 
 def write_notebook(
     folder, # an empty folder of its own

@@ -390,7 +390,7 @@ def _add_making(command, seed, kind, device):
 def _add_using(command, device):
     "Add the commands that use networks and images"
     c = command('enhance', _run_enhance, 'enhance an image or a folder')
-    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or weights that come with the library, such as fundus-tiny')
+    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or a name such as fundus-tiny')
     c.add_argument('input', type=Path, metavar='INPUT', help='an image or a folder of images')
     c.add_argument('out', type=Path, metavar='OUT', help='folder; gets the same stems, sizes, depths, grey or RGB')
     c.add_argument('--guide', type=Path, metavar='FILE_OR_DIR', help='good image or images whose look to take; default: the average of training')
@@ -446,7 +446,7 @@ def _add_using(command, device):
     c.add_argument('--no-token', action='store_true', help='let every program of this machine in')
     c.add_argument('--no-browser', action='store_true', help='print the address and open nothing')
     c = command('info', _run_info, 'say what a run was')
-    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or weights that come with the library, such as fundus-tiny')
+    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or a name such as fundus-tiny')
     c.add_argument('--json', action='store_true', help='as JSON')
 
 # %% ../nbs/17_cli.ipynb #0ca72321
