@@ -54,7 +54,9 @@ demo: $(STAMP)   ## train on generated images, enhance held-out ones, write a re
 test: $(STAMP)   ## the gate: notebooks, modules, tests, style, wheel; GATE='--only ruff' runs one stage
 	@$(BIN)/python tests/gate.py $(GATE)
 
-docs: $(DOCS)/.installed ## build the site into _docs: course, library, cards; a warning is an error
+# The live demo's pictures are made by the library; the rest of the site needs nothing of it.
+docs: $(STAMP) $(DOCS)/.installed ## build the site into _docs: course, library, cards, a live demo; a warning is an error
+	@$(BIN)/python -m hqgnet_nb.widgets docs/_static/demo
 	@$(DOCS)/bin/python docs/stage.py build/docs/source
 	@rm -rf build/docs/html
 	@$(DOCS)/bin/python -m sphinx -q -W --keep-going -c docs -d build/docs/doctrees build/docs/source build/docs/html

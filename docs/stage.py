@@ -86,7 +86,8 @@ def build():
     out |= {f'data/{p.name}': p.read_text(encoding='utf-8') for p in data}
     out['data/README.md'] = (ROOT/'data/README.md').read_text(encoding='utf-8') + '\n' + toctree('', [p.stem for p in data]).replace(':caption: \n', '')
     out |= {n: (ROOT/n).read_text(encoding='utf-8') for n in ('CHANGELOG.md', 'CONTRIBUTING.md')}
-    demo = '<script src="_static/demo/demo.js" defer></script>' if (here/'_static/demo/demo.js').exists() else '<p>The demo is not part of this build.</p>'
+    files = '<link rel="stylesheet" href="_static/demo/demo.css">' + ''.join(f'<script src="_static/demo/{n}.js" defer></script>' for n in ('data', 'demo'))
+    demo = files if (here/'_static/demo/demo.js').exists() else '<p>The demo is not part of this build.</p>'
     out['demo.md'] = (here/'demo.md').read_text(encoding='utf-8').replace('<!-- demo.js -->', demo)
     out['gallery.md'] = gallery(here/'gallery')
     out |= {f'gallery/{p.name}': p.read_bytes() for p in (here/'gallery').glob('*') if p.suffix.lower() in PICTURES}
@@ -96,7 +97,8 @@ def build():
         trees.append(toctree(title, [f'nbs/{p.stem}' for p in nbs if low <= number(p) < high])); low = high
     trees += [toctree('See', ['gallery', 'demo']), toctree('Reference', ['api/index', 'data/README', 'models/index']),
               toctree('Project', ['CONTRIBUTING', 'CHANGELOG'])]
-    out['index.md'] = re.sub(r'^<!--.*?-->\s*', '', (ROOT/'README.md').read_text(encoding='utf-8')) + '\n' + '\n'.join(trees)
+    out['index.md'] = re.sub(r'^<!--.*?-->\s*', '', (ROOT/'README.md').read_text(encoding='utf-8')).replace('docs/gallery/', 'gallery/')
+    out['index.md'] += '\n' + '\n'.join(trees)
     return out
 
 def write(folder):

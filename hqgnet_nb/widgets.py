@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCREEN', 'PREVIEW', 'OVERLAYS', 'STATIC', 'fit_screen', 'Scene', 'Inbox', 'Strength', 'Compare', 'Degrade',
            'training_monitor', 'demo', 'strength_demo', 'compare_demo', 'degrade_demo', 'samples_kind', 'sample_images',
-           'sample_guides', 'named_images', 'still_data', 'write_still']
+           'sample_guides', 'named_images', 'still_data', 'write_still', 'main']
 
 # %% ../nbs/16_widgets.ipynb #a7446cdd
 import base64, functools, io, json, tempfile, time, warnings
@@ -480,3 +480,18 @@ def write_still(
     for n, text in files.items():
         with atomic_path(Path(out)/n) as tmp: tmp.write_text(text, encoding='utf-8')
     return Path(out)/'index.html'
+
+# %% ../nbs/16_widgets.ipynb #6bf4565e
+def main(
+    argv=None, # list of strings; by default the command line
+) -> int: # exit code
+    "The command `python -m hqgnet_nb.widgets OUT [MODEL]`: the page without a kernel, on generated images [our reading]"
+    import argparse, sys
+    p = argparse.ArgumentParser(prog='python -m hqgnet_nb.widgets', description='write the demo as a page that needs neither kernel nor network')
+    p.add_argument('out', type=Path, metavar='OUT', help='folder'); p.add_argument('model', nargs='?', default='fundus-tiny', help='default: fundus-tiny')
+    a = p.parse_args(argv); kind = samples_kind(a.model)
+    try: back = Strength(Enhancer.load(a.model, 'cpu'), sample_images(kind, 2, 256), sample_guides(kind, 2), title=a.model)
+    except UserError as error: print(f'widgets: error: {error}', file=sys.stderr); return 2
+    print(write_still(a.out, back, side=256)); return 0
+
+if __name__ == '__main__' and '__file__' in globals(): raise SystemExit(main())       # not when a notebook runs this cell
