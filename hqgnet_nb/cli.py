@@ -123,8 +123,9 @@ def _run_info(a):
 
 def _run_app(a):
     "`hqgnet app`; returns the exit code"
+    import signal
     from hqgnet_nb.app import serving
-    say('starting the server')
+    say('starting the server'); signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))      # the server goes with us
     with serving(a.model, a.images, a.guides, a.port, '' if a.no_token else None, a.max_mb) as (address, process):
         print(f'open {address}\nCtrl-C ends it', flush=True)
         if not a.no_browser:
