@@ -92,7 +92,10 @@ def upload(demo, page, tmp):
 
 def test_app(page, tmp_path):
     with serving(port=18870) as (address, _):
-        page.goto(address); demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'app')
+        page.goto(address); demo = page.locator('.hqgnet[aria-label*=strength]')
+        demo.wait_for(timeout=90_000); page.wait_for_function('e => e.dataset.quick === "false"', arg=demo.element_handle(), timeout=90_000)
+        settled(demo, lambda: demo.get_by_label('Over the picture').select_option('structure')); shoot(demo, 'strength')
+        settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'app')
         compare = page.locator('.hqgnet[aria-label*=compare]'); compare.locator('.tiles').focus(); page.wait_for_timeout(500); was = pixels(compare)
         page.keyboard.press('+'); page.wait_for_timeout(300); assert float(compare.get_attribute('data-zoom')) > 1 and (pixels(compare) != was).any()
         spoil = page.locator('.hqgnet[aria-label*=degrade]'); n = int(spoil.get_attribute('data-drawn')); spoil.get_by_role('checkbox').first.click()
