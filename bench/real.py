@@ -133,8 +133,8 @@ def judge(learn, e, work):
 
 class NoGuide(HQGNet):
     "The code of the guide is zero, in training and afterwards"
-    def forward(self, lq, hq=None, strength=1., sample=None, fov=None, hq_fov=None, code=None, stats=None, full=False):
-        return super().forward(lq, None, strength, sample, fov, None, self.mean_code.new_zeros(len(lq), self.mean_code.shape[1]), stats, full)
+    def forward(self, lq, hq=None, strength=1., sample=None, fov=None, hq_fov=None, code=None, stats=None, full=False, known=None):
+        return super().forward(lq, None, strength, sample, fov, None, self.mean_code.new_zeros(len(lq), self.mean_code.shape[1]), stats, full, known)
 
 def guided(variant, work, seed):
     "The `base` of a seed as a function of the image alone, guided as `GUIDES` says"
