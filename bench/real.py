@@ -95,6 +95,17 @@ def measure(enhance, work, lq, ref, masks=None):
         rows.append(score(enhance(y), good, fov=fov_mask(good), vessels=m))
     return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]} | dict(n=len(rows))
 
+class Drawn(Enhancer):
+    "What a network with the figure's plain sigmoid makes of an image, at the training size: it has no change to apply, it draws the image anew"
+    def __init__(self, net, size, device):
+        self.net, self.size, self.device, self.config, self.channels = net.eval(), size, torch.device(device), {}, net.config['channels']
+    @torch.no_grad()
+    def enhance(self, img, strength=1., guide=None, quality='auto', kept=None):
+        x, fov = self.small(img); out = self.net(x, code=self.guide_code(guide), strength=strength, fov=fov)[0].permute(1, 2, 0).numpy()
+        return resize(out.squeeze(), img.shape[:2])
+
+def enhancer(net): return (Drawn if net.head == 'sigmoid' else Enhancer)(net, 128, 'cpu')
+
 class Way(Callback):
     "SSIM of the averaged weights, with the average code, at every validation; some test images at the training size"
     order = 75
@@ -102,7 +113,7 @@ class Way(Callback):
     def after_validate(self):
         if not self.learn.fitting or not self.history.rows or (self.ssim and self.ssim[-1][0] == self.game.step) or not self.learn.due: return
         from hqgnet_nb.metrics import ssim
-        e = Enhancer(self.ema.net, self.dls.size, 'cpu')
+        e = enhancer(self.ema.net)
         self.ssim.append((self.game.step, float(np.mean([ssim(e.enhance(y), r, fov_mask(r)) for y, r in self.pairs]))))
 
 def spearman(a, b):
@@ -169,7 +180,7 @@ def train(kind, work, variant, seed, minutes, steps):
     facts = dict(steps=learn.game.step, seconds=round(learn.elapsed()), best_on_way=max(s for _, s in way.ssim), last_on_way=way.ssim[-1][1],
                  rule_on_way=float(judged[judged[:, 0].argmin(), 1]), rho_score=spearman(*judged.T))     # what `choose='rule'` would have kept
     save_net(learn.best_net(), work/f'{variant}_{seed}', size=128, steps=facts['steps'], seconds=facts['seconds'])
-    e = Enhancer(learn.best_net(), 128, 'cpu')
+    e = enhancer(learn.best_net())
     return e, facts | {k: last[k] for k in ('active_z', 'separation')} | judge(learn, e, work)
 
 def main():
