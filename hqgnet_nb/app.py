@@ -22,22 +22,24 @@ def page():
     s = json.loads(os.environ.get(VARIABLE, '{}')); head = lambda t: display(HTML(f'<h2 style="font-family: system-ui, sans-serif">{t}</h2>'))
     try:
         from hqgnet_nb.baselines import BASELINES
+        from hqgnet_nb.core import read_image
         from hqgnet_nb.enhance import Enhancer
         from hqgnet_nb.widgets import sample_guides
         model = s.get('model', 'fundus-tiny'); own = Path(model).exists(); kind = samples_kind(Path(model).name); e = Enhancer.load(model, 'cpu')
         images = named_images(s['images']) if s.get('images') else sample_images(kind)
-        guides = named_images(s['guides']) if s.get('guides') else {} if own else sample_guides(kind)
+        guides = dict(list(named_images(s['guides']).items())[:12]) if s.get('guides') else {} if own else sample_guides(kind)
         head('How strong shall it be?')
         display(strength_demo(e, images, guides, title='weights of your own' if own else model, max_mb=s.get('max_mb', 20.)))
         head('Beside simple methods'); plain = {n: im['lq'] if isinstance(im, dict) else im for n, im in images.items()}
-        good = list(guides.values()) or [im['ref'] for im in images.values() if isinstance(im, dict) and im.get('ref') is not None]
+        refs = {n: im['ref'] for n, im in images.items() if isinstance(im, dict) and im.get('ref') is not None}
+        good = [read_image(g) if isinstance(g, Path) else g for g in guides.values()] or list(refs.values())
         simple = {n: BASELINES[n](good) for n in ('CLAHE', 'flat field')} if good else {}
-        display(compare_demo(plain, {**simple, 'HQG-Net': e.enhance}, {n: im['ref'] for n, im in images.items() if isinstance(im, dict) and 'ref' in im}))
+        display(compare_demo(plain, {**simple, 'HQG-Net': e.enhance}, refs))
         head('What makes images bad?'); display(degrade_demo(kind))
     except UserError as error:
         import html
         text = str(error)
-        for folder in filter(None, (s.get('model'), s.get('images'), s.get('guides'))): text = text.replace(folder, Path(folder).name)    # no path of this machine
+        for path in filter(None, map(s.get, ('model', 'images', 'guides'))): text = text.replace(path, Path(path).name)    # no path of this machine
         display(HTML(f'<p role="alert" style="font: 600 16px system-ui, sans-serif; color: #a40000">{html.escape(text)}</p>'))
 
 # %% ../nbs/16b_app.ipynb #cd4e0f51

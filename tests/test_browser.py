@@ -15,6 +15,7 @@ from hqgnet_nb.core import to_uint, write_image                           # noqa
 from hqgnet_nb.degrade import degrade, sample_params                      # noqa: E402
 from hqgnet_nb.enhance import Enhancer                                    # noqa: E402
 from hqgnet_nb.phantoms import phantom                                    # noqa: E402
+from hqgnet_nb import widgets                                             # noqa: E402
 from hqgnet_nb.widgets import Strength, sample_guides, sample_images, write_still      # noqa: E402
 
 SHOTS = os.environ.get('HQGNET_SHOTS')                                    # a folder that gets a picture of each page, to look at
@@ -138,6 +139,42 @@ def test_jupyterlab(page, tmp_path):
         if (ask := page.get_by_role('button', name='No')).count(): ask.first.click()      # news, no
         demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'lab')
         clean(page, 'favicon', 'workspaces', 'translations')
+
+STAND_IN = """([setup, pictures]) => {
+  const bytes = pictures.map(p => new DataView(Uint8Array.from(atob(p), c => c.charCodeAt(0)).buffer)), real = window.createImageBitmap;
+  const slow = b => b.size === bytes[0].byteLength ? 400 : 0;
+  window.createImageBitmap = async b => { await new Promise(done => setTimeout(done, slow(b))); return real(b); };
+  let hear; window.sent = []; window.answer = (m, ...k) => hear(m, k.map(i => bytes[i]));
+  window.render({model: {get: () => setup, on: (what, f) => { hear = f; }, send: (m, c, b) => sent.push({...m, size: b.length})}, el: document.body}); }"""
+
+def test_questions_and_answers(page):
+    "What was asked for once is not lost while a picture is on its way; answers are shown in their order; an error leaves the name of what is shown"
+    back = Strength(Enhancer.from_pretrained('fundus-tiny', 'cpu'), dict.fromkeys(('one', '<b>two</b>', 'three'), np.zeros((8, 8, 3), np.uint8)))
+    def png(v):
+        out = io.BytesIO(); Image.fromarray(np.full((8 + v//8, 8, 3), v, np.uint8)).save(out, 'PNG'); return base64.b64encode(out.getvalue()).decode()
+    page.goto('about:blank'); script = (Path(widgets.__file__).parent/'static/demo.js').read_text(encoding='utf-8')
+    page.add_script_tag(content='{' + script.replace('export default {render};', 'window.render = render;') + '}')
+    page.evaluate(STAND_IN, [back.setup(), [png(v) for v in (40, 80, 120)]]); demo = page.locator('.hqgnet')
+    types = lambda: page.evaluate('sent.map(m => m.type)')
+    answer = lambda m, *k: page.evaluate('([m, k]) => answer(m, ...k)', [m, list(k)])
+    shown = lambda n: page.wait_for_function(f'document.querySelector("canvas").height === {n}', timeout=5000)
+    picture = dict(type='picture', quick=False, numbers=[], key=[], strength=1); answer(dict(type='image', index=0, name='one', text=''), 0)
+    page.wait_for_function('sent.length === 2'); assert types() == ['image', 'render']
+    image = demo.get_by_label('Image', exact=True); image.select_option(label='<b>two</b>'); demo.get_by_role('button', name='Save').click()
+    demo.locator('input[type=file]').first.set_input_files(dict(name='x.png', mimeType='image/png', buffer=bytes(2**20 + 1))); page.wait_for_timeout(300)
+    dial = demo.get_by_label('Strength'); dial.focus()
+    for _ in range(3): page.keyboard.press('ArrowLeft')
+    assert dial.get_attribute('aria-valuetext') == '97 %' and types() == ['image', 'render'], 'one at a time'
+    answer(picture, 1); answer(dict(type='image', index=1, name='<b>two</b>', text=''), 2); page.wait_for_timeout(100)
+    assert types() == ['image', 'render', 'image', 'save'], 'another image and a file are not dropped for a picture'
+    shown(23); answer(dict(type='error', text='<i>no</i>')); page.wait_for_timeout(100)
+    assert types()[4:] == ['upload', 'upload'] and demo.get_by_role('alert').inner_text() == '<i>no</i>', 'words, no markup'
+    answer(dict(type='error', text='not an image')); page.wait_for_timeout(100); assert types()[6:] == ['render'] and page.evaluate('sent[6].strength') == .97
+    answer(picture, 0); page.wait_for_timeout(30); dial.press('ArrowLeft'); answer(picture, 1); page.wait_for_timeout(700); shown(23)
+    assert (pixels(demo)[0, -1] == 80).all(), 'the later picture stays, though the first took longer to unpack'
+    image.select_option(label='three'); answer(picture, 1); answer(dict(type='error', text='three: cannot be read')); page.wait_for_timeout(100)
+    assert image.evaluate('e => e.selectedOptions[0].text') == '<b>two</b>' and 'three' in demo.get_by_role('alert').inner_text()
+    clean(page)
 
 def test_without_a_kernel(page, tmp_path):
     back = Strength(Enhancer.from_pretrained('fundus-tiny', 'cpu'), sample_images('fundus', 1, 160), sample_guides('fundus', 1))

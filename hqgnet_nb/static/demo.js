@@ -1,5 +1,5 @@
 // The demos of notebook 16, without a framework. `model` is what anywidget gives, or `still` below, which answers from pictures made before; both know
-// get, on and send. Questions go out one at a time: while one is on its way, only the latest of the others waits.
+// get, on and send.
 
 const make = (tag, attrs = {}, ...kids) => {
   const e = document.createElement(tag);
@@ -18,21 +18,33 @@ const bytes = b => b instanceof Blob ? b : new Blob([b.buffer ? new Uint8Array(b
 const decode = b => createImageBitmap(bytes(b));
 const percent = v => `${Math.round(100*v)} %`;
 
-function talk(model, hear) {
-  let busy = false, next = null;
-  const send = (m, buffers) => { busy = true; model.send(m, undefined, buffers || []); };
-  model.on('msg:custom', async (m, buffers) => {
-    if (m.type !== 'note') { busy = false; if (next) { const n = next; next = null; send(...n); } }
-    await hear(m, buffers || []);
+// Questions go out one at a time, answers are shown one after another. Of the questions that wait for their turn, a picture or another image gives way to a
+// newer one of its kind; what was asked for once, such as saving, is never dropped. A question may consist of several messages and has one answer.
+function talk(model, hear, say) {
+  let busy = false, shown = Promise.resolve(), slow = 0, waiting = [];
+  const calm = () => { clearTimeout(slow); if (slow === -1) say(''); slow = 0; };
+  const next = () => {
+    if (busy || !waiting.length) return;
+    busy = true; waiting.shift().forEach(([m, buffers]) => model.send(m, undefined, buffers || []));
+    slow = setTimeout(() => { slow = -1; say('Still waiting for an answer. If none comes, the connection is lost: load the page again.'); }, 20000);
+  };
+  model.on('msg:custom', (m, buffers) => {
+    if (m.type !== 'note') { calm(); busy = false; }
+    shown = shown.then(() => hear(m, buffers || [])).catch(e => say(`This could not be shown (${e.name}).`, true));
+    next();
   });
-  return (m, buffers) => { if (busy) next = [m, buffers]; else send(m, buffers); };
+  return (m, messages = [[m]]) => {
+    if (m.type === 'render' || m.type === 'image') waiting = waiting.filter(w => w[0][0].type !== m.type);
+    waiting.push(messages); next();
+  };
 }
 
-async function upload(file, setup, say, model, what) {             // in pieces: servers limit a message's size
+async function upload(file, setup, say, ask, what) {             // in pieces: servers limit a message's size
   if (file.size > setup.max_mb*1e6) return say(`${file.name}: ${(file.size/1e6).toFixed(1)} MB; at most ${setup.max_mb} MB can be shown here.`, true);
-  const all = await file.arrayBuffer(), piece = 2**20, parts = Math.max(1, Math.ceil(all.byteLength/piece));
   say(`Reading ${file.name} …`);
-  for (let k = 0; k < parts; k++) model.send({type: 'upload', what, name: file.name, part: k, parts}, undefined, [all.slice(k*piece, (k + 1)*piece)]);
+  const all = await file.arrayBuffer().catch(() => null), piece = 2**20; if (!all) return say(`${file.name}: cannot be read.`, true);
+  const parts = Math.max(1, Math.ceil(all.byteLength/piece)), m = {type: 'upload', what, name: file.name, parts};
+  ask(m, Array.from({length: parts}, (_, part) => [{...m, part}, [all.slice(part*piece, (part + 1)*piece)]]));
 }
 
 function download(data, filename, type) {
@@ -40,47 +52,49 @@ function download(data, filename, type) {
   document.body.append(a); a.click(); a.remove(); setTimeout(() => URL.revokeObjectURL(a.href), 10000);
 }
 
-function words(root) {
-  const e = make('div', {class: 'words', role: 'status', 'aria-live': 'polite'}); root.append(e);
-  return (text, bad = false) => { e.textContent = text; e.className = bad ? 'words bad' : 'words'; if (bad) e.setAttribute('role', 'alert'); else e.setAttribute('role', 'status'); };
+function words(root) {                                             // what went wrong is said at once, the rest when there is time
+  const calm = make('div', {role: 'status'}), loud = make('div', {role: 'alert'}); root.append(make('div', {class: 'words'}, calm, loud));
+  return (text, bad = false) => { calm.textContent = bad ? '' : text; loud.textContent = bad ? text : ''; };
 }
 
 // before and after, a split between them, strength, guide, maps, numbers
 function strength(model, root) {
-  const setup = model.get('setup'), state = {strength: setup.strength, guide: 0, overlay: 'none', split: .5}, pics = {};
+  const setup = model.get('setup'), state = {strength: setup.strength, guide: 0, overlay: 'none', split: .5}, pics = {}; let at = 0, saving = false;
   const canvas = make('canvas', {role: 'img', 'aria-label': 'the image before (left of the split) and after enhancement'});
   const tags = [make('span', {class: 'corner left'}, 'before'), make('span', {class: 'corner right'}, 'after')];
-  const screen = make('div', {class: 'screen'}, canvas, ...tags);
+  const screen = make('div', {class: 'screen split'}, canvas, ...tags);
   const split = make('input', {type: 'range', min: 0, max: 100, value: 50, step: 1, 'aria-label': 'Split: share of the picture that shows the image before'});
   const dial = make('input', {type: 'range', min: 0, max: 1, step: .01, value: state.strength});
   const shown = make('output', {}, percent(state.strength)), numbers = make('dl', {'aria-label': 'Numbers for this picture'}), key = make('div', {class: 'key'});
   const draw = () => {
     const b = pics.before, a = pics.after || b; if (!b) return;
-    canvas.width = b.width; canvas.height = b.height; const g = canvas.getContext('2d'), at = Math.round(state.split*b.width);
+    canvas.width = b.width; canvas.height = b.height; const g = canvas.getContext('2d'), x = Math.round(state.split*b.width);
     g.imageSmoothingQuality = 'high'; g.drawImage(a, 0, 0, b.width, b.height);
     if (pics.over && state.overlay !== 'none') g.drawImage(pics.over, 0, 0, b.width, b.height);
-    if (at) g.drawImage(b, 0, 0, at, b.height, 0, 0, at, b.height);
-    g.fillStyle = '#fff'; g.fillRect(at - 1, 0, 2, b.height); g.fillStyle = '#000'; g.fillRect(at + 1, 0, 1, b.height);
+    if (x) g.drawImage(b, 0, 0, x, b.height, 0, 0, x, b.height);
+    g.fillStyle = '#fff'; g.fillRect(x - 1, 0, 2, b.height); g.fillStyle = '#000'; g.fillRect(x + 1, 0, 1, b.height);
     tags[0].hidden = state.split < .12; tags[1].hidden = state.split > .88;
     root.dataset.drawn = 1 + (+root.dataset.drawn || 0);
   };
   const ask = talk(model, async (m, buffers) => {
-    if (m.type === 'error') { say(m.text, true); return; }
+    if (m.type === 'error') { say(m.text, true); image.value = at; return; }       // the image that is shown is the one that is named
     if (m.type === 'image') {
       Object.assign(pics, {before: await decode(buffers[0]), after: null, over: null}); draw(); say(m.text || '');
       if (m.name && ![...image.options].some(o => o.value === String(m.index))) image.append(make('option', {value: m.index}, m.name));
-      image.value = m.index; turn(false);
+      image.value = at = m.index; turn(false);
     }
     if (m.type === 'guide') { addGuide(m.guide, guideBox.childElementCount); pick(guideBox.childElementCount - 1); say(m.text || ''); }
     if (m.type === 'picture') {
       pics.after = await decode(buffers[0]); pics.over = buffers.length > 1 ? await decode(buffers[1]) : m.quick ? pics.over : null;
       if (m.numbers) numbers.replaceChildren(...m.numbers.flatMap(([k, v]) => [make('dt', {}, k), make('dd', {}, v)]));
       if (m.key) key.replaceChildren(...m.key.map(([c, t]) => make('span', {}, make('i', {style: `background: ${c}`}), t)));
-      Object.assign(root.dataset, {ms: m.ms, network: m.network_ms, quick: m.quick, strength: m.strength}); draw(); if (m.warning) say(m.warning);
+      Object.assign(root.dataset, {ms: m.ms, network: m.network_ms, quick: m.quick, strength: m.strength}); draw();
+      if (!setup.live) tell(m.strength);                                   // the nearest that there is
     }
-    if (m.type === 'saved') { download(buffers[0], m.name, 'image/png'); download(buffers[1], m.name.replace(/\.png$/, '.json'), 'application/json'); say(`Saved ${m.name}, with its settings beside it.`); }
-  });
-  const turn = quick => { shown.textContent = percent(state.strength); ask({type: 'render', ...state, quick}); };
+    if (m.type === 'saved' && saving) { saving = false; download(buffers[0], m.name, 'image/png'); download(buffers[1], m.name.replace(/\.png$/, '.json'), 'application/json'); say(`Saved ${m.name}, with its settings beside it.`); }
+  }, (...a) => say(...a));
+  const tell = s => { shown.textContent = percent(s); dial.setAttribute('aria-valuetext', percent(s)); };
+  const turn = quick => { if (setup.live) tell(state.strength); ask({type: 'render', ...state, quick}); };
   const pick = k => { state.guide = k; const i = guideBox.children[k].querySelector('input'); i.checked = true; turn(false); };
   dial.addEventListener('input', () => { state.strength = +dial.value; turn(true); });
   dial.addEventListener('change', () => { state.strength = +dial.value; turn(false); });
@@ -94,12 +108,12 @@ function strength(model, root) {
   const addGuide = (g, k) => guideBox.append(make('label', {}, make('input', {type: 'radio', name: guideName, value: k, checked: k === 0, onchange: () => { state.guide = k; turn(false); }}),
     make('span', {class: 'face', 'aria-hidden': 'true', style: g.face ? `background-image: url(${g.face})` : null}, g.face ? '' : '◎'), g.label));
   setup.guides.forEach(addGuide);
-  const file = what => make('input', {type: 'file', accept: '.png,.jpg,.jpeg,.tif,.tiff,.bmp', onchange: e => { if (e.target.files[0]) upload(e.target.files[0], setup, say, model, what); e.target.value = ''; }});
+  const file = what => make('input', {type: 'file', accept: setup.accept, onchange: e => { if (e.target.files[0]) upload(e.target.files[0], setup, say, ask, what); e.target.value = ''; }});
   const controls = make('div', {class: 'controls'}, labelled('Image', image), setup.live ? labelled(`Your own image (at most ${setup.max_mb} MB)`, file('image')) : null,
     make('div', {}, make('div', {class: 'row'}, make('label', {for: dial.id = name('strength')}, 'Strength'), shown), dial),
     make('fieldset', {}, make('legend', {}, 'Guide: whose look to take'), guideBox, setup.live ? labelled('Your own good image', file('guide')) : null),
     labelled('Over the picture', overlay), key, numbers,
-    setup.live ? make('div', {class: 'row'}, make('button', {type: 'button', onclick: () => { say('Enhancing at full size …'); ask({type: 'save', ...state}); }}, 'Save at full size')) : null);
+    setup.live ? make('div', {class: 'row'}, make('button', {type: 'button', onclick: () => { say('Enhancing at full size …'); saving = true; ask({type: 'save', ...state}); }}, 'Save at full size')) : null);
   root.append(make('div', {class: 'columns'}, make('div', {class: 'stage'}, screen, labelled('Split', split)), controls));
   const say = words(controls); root.append(make('p', {class: 'small'}, setup.note)); say(setup.live ? 'Loading …' : '');
   ask({type: 'image', index: 0});
@@ -107,7 +121,7 @@ function strength(model, root) {
 
 // pictures side by side that move together
 function compare(model, root) {
-  const setup = model.get('setup'), look = {x: .5, y: .5, zoom: 1}, tiles = [];
+  const setup = model.get('setup'), look = {x: .5, y: .5, zoom: 1}, tiles = []; let at = 0;
   const draw = () => tiles.forEach(({canvas, pic}) => {
     if (!pic) return; canvas.width = pic.width; canvas.height = pic.height; const w = pic.width/look.zoom, h = pic.height/look.zoom, g = canvas.getContext('2d');
     look.x = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.x)); look.y = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.y));
@@ -117,17 +131,18 @@ function compare(model, root) {
   const zoom = f => { look.zoom = Math.min(16, Math.max(1, look.zoom*f)); range.value = Math.log2(look.zoom); draw(); };
   const pan = (dx, dy) => { look.x += dx/look.zoom; look.y += dy/look.zoom; draw(); };
   const keys = e => {
+    if (e.ctrlKey || e.metaKey || e.altKey) return;                        // the browser's own zoom
     const act = {'+': () => zoom(1.25), '=': () => zoom(1.25), '-': () => zoom(.8), 0: () => zoom(0), ArrowLeft: () => pan(-.1, 0), ArrowRight: () => pan(.1, 0), ArrowUp: () => pan(0, -.1), ArrowDown: () => pan(0, .1)}[e.key];
     if (act) { e.preventDefault(); e.stopPropagation(); act(); }
   };
   const range = make('input', {type: 'range', min: 0, max: 4, step: .1, value: 0, oninput: () => { look.zoom = 2**range.value; draw(); }});
-  const image = make('select', {onchange: () => ask({type: 'image', index: +image.value})}, ...setup.images.map((n, k) => make('option', {value: k}, n)));
+  const image = make('select', {onchange: () => { say('Working …'); ask({type: 'image', index: +image.value}); }}, ...setup.images.map((n, k) => make('option', {value: k}, n)));
   const box = make('div', {class: 'tiles', tabindex: 0, role: 'group', 'aria-label': 'Pictures side by side; arrow keys move, plus and minus zoom, zero shows all', onkeydown: keys});
   const ask = talk(model, async (m, buffers) => {
-    if (m.type === 'error') return say(m.text, true);
+    if (m.type === 'error') { image.value = at; return say(m.text, true); }
     const pics = await Promise.all(buffers.map(decode));
-    pics.forEach((p, k) => { tiles[k].pic = p; tiles[k].caption.textContent = m.captions[k]; tiles[k].canvas.setAttribute('aria-label', m.captions[k]); }); draw(); say('');
-  });
+    pics.forEach((p, k) => { tiles[k].pic = p; tiles[k].caption.textContent = m.captions[k]; tiles[k].canvas.setAttribute('aria-label', m.captions[k]); }); draw(); say(''); image.value = at = m.index;
+  }, (...a) => say(...a));
   setup.methods.forEach(() => {
     const canvas = make('canvas', {role: 'img'}), caption = make('figcaption'), screen = make('div', {class: 'screen'}, canvas);
     screen.addEventListener('wheel', e => { e.preventDefault(); zoom(e.deltaY < 0 ? 1.15 : 1/1.15); }, {passive: false});
@@ -136,17 +151,17 @@ function compare(model, root) {
     tiles.push({canvas, caption}); box.append(make('figure', {}, screen, caption));
   });
   root.append(make('div', {class: 'row'}, labelled('Image', image), labelled('Zoom', range)), box); const say = words(root); root.append(make('p', {class: 'small'}, setup.note));
-  ask({type: 'image', index: 0});
+  say('Working …'); ask({type: 'image', index: 0});
 }
 
 // a good image, and what spoils it
 function degrade(model, root) {
-  const setup = model.get('setup'), state = {on: setup.on, values: setup.values, seed: setup.seed}, canvas = make('canvas', {role: 'img', 'aria-label': 'the spoiled image'});
+  const setup = model.get('setup'), state = structuredClone({on: setup.on, values: setup.values, seed: setup.seed}), canvas = make('canvas', {role: 'img', 'aria-label': 'the spoiled image'});
   const ask = talk(model, async (m, buffers) => {
     if (m.type === 'error') return say(m.text, true);
     const pic = await decode(buffers[0]); canvas.width = pic.width; canvas.height = pic.height; canvas.getContext('2d').drawImage(pic, 0, 0);
     root.dataset.drawn = 1 + (+root.dataset.drawn || 0); say(m.text || '');
-  });
+  }, (...a) => say(...a));
   const turn = () => ask({type: 'render', ...state});
   const factors = Object.entries(setup.factors).map(([f, params]) => {
     const box = make('input', {type: 'checkbox', checked: state.on.includes(f), onchange: () => { state.on = box.checked ? [...state.on, f] : state.on.filter(o => o !== f); turn(); }}); box.id = name('factor');
@@ -178,7 +193,8 @@ function monitor(model, root) {
   };
   root.append(canvas, key, box); canvas.style.maxWidth = '100%'; const say = words(root);
   model.on('msg:custom', async (m, buffers) => {
-    for (const [n, v] of Object.entries(m.losses || {})) (lines[n] ||= []).push([m.step, v]); draw();
+    for (const [n, v] of Object.entries(m.losses || {})) (lines[n] ||= []).push([m.step, v]);
+    Object.assign(lines, m.lines || {}); draw();                           // all of them, for a page that comes late
     if (buffers?.length) { const p = await decode(buffers[0]); picture.width = p.width; picture.height = p.height; picture.getContext('2d').drawImage(p, 0, 0); caption.textContent = m.caption; }
     if (m.text) say(m.text);
   });
@@ -203,7 +219,7 @@ function still(data) {
     const over = f.overlays[m.overlay];
     return [{type: 'picture', quick: false, strength: f.strength, numbers: f.numbers, key: over ? over.key : []}, [await get(f.picture), ...(over ? [await get(over.picture)] : [])]];
   };
-  return {get: () => data.setup, on: (what, f) => { hear = f; }, send: m => answer(m).then(a => hear(...a))};
+  return {get: () => data.setup, on: (what, f) => { hear = f; }, send: m => answer(m).catch(e => [{type: 'error', text: `This picture is missing (${e.name}).`}, []]).then(a => hear(...a))};
 }
 
 const mount = (el, data) => render({model: still(data), el});
