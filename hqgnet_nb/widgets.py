@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from .changes import CLASSES, COLOURS, changes
 from .core import IMAGE_SUFFIXES, UserError, fov_mask, luma, read_image, resize, rng, to_float, to_uint
-from .enhance import Enhancer, check_image
+from .enhance import Enhancer, check_image, shrink
 
 # %% ../nbs/16_widgets.ipynb #d165bd13
 SCREEN, PREVIEW = 512, 256         # pixels along the longer side: when the hand rests, and while it moves
@@ -25,7 +25,7 @@ def fit_screen(
     "The image as large as it may be shown [our reading]"
     if max(img.shape[:2]) <= side: return img
     f = side/max(img.shape[:2]); size = tuple(max(1, round(f*n)) for n in img.shape[:2])
-    out = resize(to_float(img), size); return to_uint(out, img.dtype.type) if img.dtype.kind == 'u' else out
+    out = resize(shrink(img, size), size); return to_uint(out, img.dtype.type) if img.dtype.kind == 'u' else out
 
 class Scene:
     "An image under a slider: pictures, maps and numbers for any strength and guide, the image's own features kept [our reading]"
@@ -111,7 +111,7 @@ def _file(img, quick=False):
 
 def _face(img):
     "A thumbnail as data for an `img` tag"
-    small = fit_screen(to_uint(to_float(img)), 96); return 'data:image/jpeg;base64,' + base64.b64encode(_file(small, True)).decode()
+    return 'data:image/jpeg;base64,' + base64.b64encode(_file(fit_screen(img, 96), True)).decode()
 
 def _words(error):
     "An error as a visitor should read it: one line, no path of this machine"
@@ -292,7 +292,7 @@ class Compare:
         note = lambda x: '' if ref is None else f', SSIM {ssim(to_float(x), to_float(ref), fov_mask(to_float(ref))):.3f}'
         captions = [f'{k}{note(x)}' for k, x in pics.items()] + (['reference'] if self.refs else [])
         pics = [*pics.values(), *([y if ref is None else ref] if self.refs else [])]
-        return captions, [_file(fit_screen(to_uint(to_float(x)), SCREEN)) for x in pics]
+        return captions, [_file(fit_screen(np.asarray(x), SCREEN)) for x in pics]
 
 # %% ../nbs/16_widgets.ipynb #ae247876
 class Degrade:

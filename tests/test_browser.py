@@ -167,7 +167,8 @@ def test_questions_and_answers(page):
     assert dial.get_attribute('aria-valuetext') == '97 %' and types() == ['image', 'render'], 'one at a time'
     answer(picture, 1); answer(dict(type='image', index=1, name='<b>two</b>', text=''), 2); page.wait_for_timeout(100)
     assert types() == ['image', 'render', 'image', 'save'], 'another image and a file are not dropped for a picture'
-    shown(23); answer(dict(type='error', text='<i>no</i>')); page.wait_for_timeout(100)
+    shown(23); assert demo.locator('canvas').bounding_box()['height'] < 800, 'a tall image fits on the screen'
+    answer(dict(type='error', text='<i>no</i>')); page.wait_for_timeout(100)
     assert types()[4:] == ['upload', 'upload'] and demo.get_by_role('alert').inner_text() == '<i>no</i>', 'words, no markup'
     answer(dict(type='error', text='not an image')); page.wait_for_timeout(100); assert types()[6:] == ['render'] and page.evaluate('sent[6].strength') == .97
     answer(picture, 0); page.wait_for_timeout(30); dial.press('ArrowLeft'); answer(picture, 1); page.wait_for_timeout(700); shown(23)

@@ -16,6 +16,7 @@ const name = what => `hqgnet-${what}-${ids++}`;
 const labelled = (text, input) => { input.id ||= name('input'); return make('div', {}, make('label', {for: input.id}, text), input); };
 const bytes = b => b instanceof Blob ? b : new Blob([b.buffer ? new Uint8Array(b.buffer, b.byteOffset, b.byteLength) : b]);
 const decode = b => createImageBitmap(bytes(b));
+const size = (c, w, h) => { c.width = w; c.height = h; c.style.maxWidth = `calc(85vh*${w/h})`; };      // a tall image is no taller than the screen
 const percent = v => `${Math.round(100*v)} %`;
 
 // Questions go out one at a time, answers are shown one after another. Of the questions that wait for their turn, a picture or another image gives way to a
@@ -68,7 +69,7 @@ function strength(model, root) {
   const shown = make('output', {}, percent(state.strength)), numbers = make('dl', {'aria-label': 'Numbers for this picture'}), key = make('div', {class: 'key'});
   const draw = () => {
     const b = pics.before, a = pics.after || b; if (!b) return;
-    canvas.width = b.width; canvas.height = b.height; const g = canvas.getContext('2d'), x = Math.round(state.split*b.width);
+    size(canvas, b.width, b.height); const g = canvas.getContext('2d'), x = Math.round(state.split*b.width);
     g.imageSmoothingQuality = 'high'; g.drawImage(a, 0, 0, b.width, b.height);
     if (pics.over && state.overlay !== 'none') g.drawImage(pics.over, 0, 0, b.width, b.height);
     if (x) g.drawImage(b, 0, 0, x, b.height, 0, 0, x, b.height);
@@ -123,7 +124,7 @@ function strength(model, root) {
 function compare(model, root) {
   const setup = model.get('setup'), look = {x: .5, y: .5, zoom: 1}, tiles = []; let at = 0;
   const draw = () => tiles.forEach(({canvas, pic}) => {
-    if (!pic) return; canvas.width = pic.width; canvas.height = pic.height; const w = pic.width/look.zoom, h = pic.height/look.zoom, g = canvas.getContext('2d');
+    if (!pic) return; size(canvas, pic.width, pic.height); const w = pic.width/look.zoom, h = pic.height/look.zoom, g = canvas.getContext('2d');
     look.x = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.x)); look.y = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.y));
     g.imageSmoothingEnabled = look.zoom < 4; g.drawImage(pic, look.x*pic.width - w/2, look.y*pic.height - h/2, w, h, 0, 0, pic.width, pic.height);
     root.dataset.zoom = look.zoom.toFixed(2);
@@ -159,7 +160,7 @@ function degrade(model, root) {
   const setup = model.get('setup'), state = structuredClone({on: setup.on, values: setup.values, seed: setup.seed}), canvas = make('canvas', {role: 'img', 'aria-label': 'the spoiled image'});
   const ask = talk(model, async (m, buffers) => {
     if (m.type === 'error') return say(m.text, true);
-    const pic = await decode(buffers[0]); canvas.width = pic.width; canvas.height = pic.height; canvas.getContext('2d').drawImage(pic, 0, 0);
+    const pic = await decode(buffers[0]); size(canvas, pic.width, pic.height); canvas.getContext('2d').drawImage(pic, 0, 0);
     root.dataset.drawn = 1 + (+root.dataset.drawn || 0); say(m.text || '');
   }, (...a) => say(...a));
   const turn = () => ask({type: 'render', ...state});
@@ -195,7 +196,7 @@ function monitor(model, root) {
   model.on('msg:custom', async (m, buffers) => {
     for (const [n, v] of Object.entries(m.losses || {})) (lines[n] ||= []).push([m.step, v]);
     Object.assign(lines, m.lines || {}); draw();                           // all of them, for a page that comes late
-    if (buffers?.length) { const p = await decode(buffers[0]); picture.width = p.width; picture.height = p.height; picture.getContext('2d').drawImage(p, 0, 0); caption.textContent = m.caption; }
+    if (buffers?.length) { const p = await decode(buffers[0]); size(picture, p.width, p.height); picture.getContext('2d').drawImage(p, 0, 0); caption.textContent = m.caption; }
     if (m.text) say(m.text);
   });
   model.send({type: 'hello'}, undefined, []);
