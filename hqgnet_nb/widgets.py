@@ -119,12 +119,14 @@ def _words(error):
     return f'{type(error).__name__}: this could not be done' if not isinstance(error, (UserError, MemoryError)) else text or 'not enough memory for this image'
 
 def _pixels(path):
-    "How many pixels an image file claims to have, none of them unpacked; 0 where that cannot be told"
+    "How many pixels an image file claims to have, none of them unpacked; 0 where that cannot be told, infinitely many where Pillow refuses to"
     from PIL import Image
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter('ignore'); head = path.read_bytes()[:4]
         if head not in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
-            with Image.open(path) as im: return im.width*im.height
+            try:
+                with Image.open(path) as im: return im.width*im.height
+            except Image.DecompressionBombError: return np.inf
         import tifffile
         with tifffile.TiffFile(path) as t: return t.pages[0].imagewidth*t.pages[0].imagelength
     return 0
@@ -159,7 +161,7 @@ class Inbox:
         with tempfile.TemporaryDirectory() as d:
             path = Path(d)/f'upload{suffix}'; path.write_bytes(data)
             # before anything is unpacked: a small file may claim to be larger than the memory
-            if (n := _pixels(path)) > self.max_mp*1e6: raise UserError(f'{name}: {n/1e6:.0f} million pixels; {self.max_mp:g} million at most')
+            if _pixels(path) > self.max_mp*1e6: raise UserError(f'{name}: more than {self.max_mp:g} million pixels, which is the most that can be shown here')
             return _read(path, name)
 
 # %% ../nbs/16_widgets.ipynb #05f8edc2
