@@ -27,7 +27,7 @@ def notebook(path, exported):
     for c in nb['cells']:
         source = ''.join(c['source'])
         if c['cell_type'] != 'code':
-            if c['cell_type'] == 'markdown': cells.append(c)
+            if c['cell_type'] == 'markdown': cells.append(c | dict(source=source.replace('](index.ipynb)', '](../index.md)')))       # the landing page
             continue
         marks, source = split(source)
         names = exported.get(c['id'], [])
