@@ -56,6 +56,7 @@ def execute(paths, slow=False, root=ROOT):
         for i, c in rest: nb.cells[i] = c
         for c in nb.cells:
             if c.cell_type == 'code': c.outputs = [o for o in c.outputs if (o.output_type, o.get('name')) != ('stream', 'stderr')]
+        nb.metadata.pop('widgets', None)                       # a copy of every widget's script
         nbformat.write(nb, path)
         print(f'ran {path} ({time.time() - t:.1f} s)', flush=True)
     return ok

@@ -111,10 +111,10 @@ function strength(model, root) {
   setup.guides.forEach(addGuide);
   const file = what => make('input', {type: 'file', accept: setup.accept, onchange: e => { if (e.target.files[0]) upload(e.target.files[0], setup, say, ask, what); e.target.value = ''; }});
   const controls = make('div', {class: 'controls'}, labelled('Image', image), setup.live ? labelled(`Your own image (at most ${setup.max_mb} MB)`, file('image')) : null,
-    make('div', {}, make('div', {class: 'row'}, make('label', {for: dial.id = name('strength')}, 'Strength'), shown), dial),
+    make('div', {}, make('div', {class: 'beside'}, make('label', {for: dial.id = name('strength')}, 'Strength'), shown), dial),
     make('fieldset', {}, make('legend', {}, 'Guide: whose look to take'), guideBox, setup.live ? labelled('Your own good image', file('guide')) : null),
     labelled('Over the picture', overlay), key, numbers,
-    setup.live ? make('div', {class: 'row'}, make('button', {type: 'button', onclick: () => { say('Enhancing at full size …'); saving = true; ask({type: 'save', ...state}); }}, 'Save at full size')) : null);
+    setup.live ? make('div', {class: 'beside'}, make('button', {type: 'button', onclick: () => { say('Enhancing at full size …'); saving = true; ask({type: 'save', ...state}); }}, 'Save at full size')) : null);
   root.append(make('div', {class: 'columns'}, make('div', {class: 'stage'}, screen, labelled('Split', split)), controls));
   const say = words(controls); root.append(make('p', {class: 'small'}, setup.note)); say(setup.live ? 'Loading …' : '');
   ask({type: 'image', index: 0});
@@ -151,7 +151,7 @@ function compare(model, root) {
     screen.addEventListener('pointermove', e => { if (e.buttons) pan(-e.movementX/screen.clientWidth, -e.movementY/screen.clientHeight); });
     tiles.push({canvas, caption}); box.append(make('figure', {}, screen, caption));
   });
-  root.append(make('div', {class: 'row'}, labelled('Image', image), labelled('Zoom', range)), box); const say = words(root); root.append(make('p', {class: 'small'}, setup.note));
+  root.append(make('div', {class: 'beside'}, labelled('Image', image), labelled('Zoom', range)), box); const say = words(root); root.append(make('p', {class: 'small'}, setup.note));
   say('Working …'); ask({type: 'image', index: 0});
 }
 
@@ -171,7 +171,7 @@ function degrade(model, root) {
       s.addEventListener('input', () => { state.values[f][p] = +s.value; if (!box.checked) { box.checked = true; state.on = [...state.on, f]; } turn(); });
       return make('label', {class: 'small'}, p, s);
     });
-    return make('div', {class: 'factor'}, make('div', {class: 'row'}, box, make('label', {for: box.id}, f)), make('details', {}, make('summary', {class: 'small'}, 'parameters'), ...sliders));
+    return make('div', {class: 'factor'}, make('div', {class: 'beside'}, box, make('label', {for: box.id}, f)), make('details', {}, make('summary', {class: 'small'}, 'parameters'), ...sliders));
   });
   const seed = make('input', {type: 'number', min: 0, max: 99999, value: state.seed, onchange: () => { state.seed = Math.max(0, Math.floor(+seed.value || 0)); turn(); }});
   const controls = make('div', {class: 'controls'}, labelled('Seed of what is random in detail', seed), ...factors);
