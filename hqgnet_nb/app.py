@@ -18,13 +18,12 @@ HERE = str(Path(__file__).parent.parent if '__file__' in globals() else Path('..
 def page():
     "Display the demos that the environment asks for; errors in words [our reading]"
     from IPython.display import HTML, display
-    from hqgnet_nb.widgets import compare_demo, degrade_demo, named_images, sample_images, samples_kind, strength_demo
+    from hqgnet_nb.widgets import compare_demo, degrade_demo, named_images, sample_guides, sample_images, samples_kind, strength_demo
     s = json.loads(os.environ.get(VARIABLE, '{}')); head = lambda t: display(HTML(f'<h2 style="font-family: system-ui, sans-serif">{t}</h2>'))
     try:
         from hqgnet_nb.baselines import BASELINES
         from hqgnet_nb.core import read_image
         from hqgnet_nb.enhance import Enhancer
-        from hqgnet_nb.widgets import sample_guides
         model = s.get('model', 'fundus-tiny'); own = Path(model).exists(); kind = samples_kind(Path(model).name); e = Enhancer.load(model, 'cpu')
         images = named_images(s['images']) if s.get('images') else sample_images(kind)
         guides = dict(list(named_images(s['guides']).items())[:12]) if s.get('guides') else {} if own else sample_guides(kind)

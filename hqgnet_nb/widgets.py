@@ -232,12 +232,12 @@ class Strength:
         x = self.scene.picture(s, code, quick); network = time.perf_counter() - t
         out, files = dict(type='picture', strength=s, quick=quick, network_ms=round(1000*network)), [_file(x, quick)]
         if not quick:
-            out['numbers'], what = self._numbers(x, s, code), m.get('overlay', 'none')
+            out['numbers'], what = self._numbers(x), m.get('overlay', 'none')
             if what != 'none': over, out['key'] = self.scene.overlay(what, x, code); files.append(_file(over))
             else: out['key'] = []
         return out | dict(ms=round(1000*(time.perf_counter() - t))), files
 
-    def _numbers(self, x, s, code):
+    def _numbers(self, x):
         sc = self.scene; y, a = to_float(sc.y), to_float(x); d = np.abs(a - y); d = d if d.ndim == 2 else d.mean(-1); inside = sc.fov
         from hqgnet_nb.metrics import ssim, structure
         rows = [('mean change, grey levels of 255', f'{255*d[inside].mean():.1f}'), ('structure kept from before', f'{structure(a, y, inside):.3f}')]
@@ -487,7 +487,8 @@ def still_data(
 ) -> dict: # JSON values, pictures as data URIs
     "All that `still` in demo.js needs to answer without a kernel [our reading]"
     uri = lambda data, kind: f'data:image/{kind};base64,' + base64.b64encode(data).decode()
-    shown = lambda data: np.asarray(__import__('PIL.Image').Image.open(io.BytesIO(data)))
+    from PIL import Image
+    shown = lambda data: np.asarray(Image.open(io.BytesIO(data)))
     jpeg = lambda data: uri(_file(fit_screen(shown(data), side), True), 'jpeg')
     png = lambda data: uri(_file(fit_screen(shown(data), side)), 'png')
     images = []
