@@ -4,16 +4,18 @@ Needs HQGNET_DATA, and what bench/results.py left: the frozen segmenters, and th
 LQ images: DRIVE's 20, degraded, in four folds; for cornea and endoscopy the LQ images to learn from, tested on the test part. The game is the same for all
 solvers up to the moment when the task joins in (two fifths of the minutes), so that part is trained once. Every row ends by training the same segmenter on
 the same masked images, enhanced its way, and measures it on test images enhanced the same way. Beside it: a segmenter that was trained on clean images and
-frozen. A line of --out is one test image of one row, fold and seed; what is there is not run again."""
+frozen, and a task that no row was trained for: finding the reference's points again, as a registration of two visits would. A line of --out is one test
+image of one row, fold and seed; what is there is not run again."""
 import argparse, csv, os, sys, time
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
+from skimage.feature import SIFT, match_descriptors
 from fastai.callback.core import Callback
 from hqgnet_nb.baselines import BASELINES
 from hqgnet_nb.bilevel import BiLevel, SOLVERS
 from hqgnet_nb.compare import fit_method, slug
-from hqgnet_nb.core import fov_mask, list_images, read_image, read_mask, resize, to_float, to_tensor, to_uint
+from hqgnet_nb.core import fov_mask, list_images, luma, read_image, read_mask, resize, to_float, to_tensor, to_uint
 from hqgnet_nb.data import patient, unpaired_dls
 from hqgnet_nb.enhance import Enhancer
 from hqgnet_nb.generator import save_net
@@ -31,7 +33,7 @@ GROUP = dict(fundus=patient, cornea=lambda f: str(int(digits(f))//40), endoscopy
 RIVALS = ('one-sided GAN', 'CycleGAN', 'StillGAN-style')
 WARMUP, SIZE = .4, 128
 FIELDS = ['data', 'row', 'seed', 'fold', 'name', 'group', 'refit_dice', 'refit_cldice', 'refit_auc', 'refit_sensitivity', 'frozen_dice',
-          'frozen_cldice', 'frozen_auc', 'ssim', 'structure', 'filter_auc', 'seconds', 'task_seconds', 'steps']
+          'frozen_cldice', 'frozen_auc', 'points', 'ssim', 'structure', 'filter_auc', 'seconds', 'task_seconds', 'steps']
 
 def folds(kind, work, n=4):
     "(masked LQ files to learn from, test files, folder of references, number of the segmenter that has not seen them) for each fold"
@@ -82,6 +84,19 @@ def rows_of(kind, work, seed, minutes, masked, fold, names):
             out = work/'bilevel'/f'{name}_{seed}_{minutes:g}' if name == 'none' else work/'bilevel'/f'{name}_{seed}_{fold}_{minutes:g}'
             yield f'HQG-Net, {name}', *enhancer(work, out, seed, minutes, name, data, TASK[kind])
 
+def points_found(x, ref, fov, near=2.):
+    "Share of the reference's SIFT points inside the field of view whose best match in `x` lies within `near` pixels of them; both at one size and place"
+    def points(img):
+        sift = SIFT()
+        try: sift.detect_and_extract(luma(img))
+        except RuntimeError: return np.zeros((0, 2)), None                    # none found
+        return sift.keypoints, sift.descriptors
+    (p, a), (q, b) = points(ref), points(x); inside = np.array([bool(fov[int(r), int(c)]) for r, c in p], bool)
+    if not inside.any(): return float('nan')
+    if not len(q): return 0.
+    i, j = match_descriptors(a, b, cross_check=True, max_ratio=.9).T
+    return float((inside[i] & (np.linalg.norm(p[i] - q[j], axis=1) <= near)).sum()/inside.sum())
+
 def measure(kind, work, method, masked, test, refs, judge, seed, steps):
     "The refitted and the frozen segmenter, and the picture, on each test image"
     load = lambda f: resize(to_float(read_image(f)), SIZE); mask = lambda f, d: resize(read_mask(work/d/f'{f.stem}.png').astype(np.float32), SIZE) > .5
@@ -93,7 +108,8 @@ def measure(kind, work, method, masked, test, refs, judge, seed, steps):
         with torch.no_grad(): p = task(to_tensor(x)).sigmoid()[0, 0].numpy()
         s = score(x, ref, fov, None if kind == 'endoscopy' else m)
         both = dict(refit=segmentation_scores(p, m, fov), frozen=segmentation_scores(judge.predict(x), m, fov))
-        yield dict(name=f.stem, group=GROUP[kind](f), ssim=s['ssim'], structure=s['structure'], filter_auc=s.get('vesselness_auc', ''),
+        yield dict(name=f.stem, group=GROUP[kind](f), points=points_found(x, ref, fov), ssim=s['ssim'], structure=s['structure'],
+                   filter_auc=s.get('vesselness_auc', ''),
                    **{f'{who}_{k}': v for who, scores in both.items() for k, v in scores.items()})
 
 def main():
@@ -124,6 +140,6 @@ def main():
                         short = lambda v: f'{v:.4f}' if isinstance(v, float) else v
                         for r in rows: w.writerow({q: short(v) for q, v in dict(data=kind, row=name, seed=seed, fold=k, **facts, **r).items()})
                     mean = lambda c, rows=rows: np.nanmean([float(r[c]) for r in rows])
-                    print(kind, name, seed, k, *[f'{c} {mean(c):.3f}' for c in ('refit_dice', 'frozen_dice', 'ssim', 'structure')], flush=True)
+                    print(kind, name, seed, k, *[f'{c} {mean(c):.3f}' for c in ('refit_dice', 'frozen_dice', 'points', 'ssim', 'structure')], flush=True)
 
 if __name__ == '__main__': main()
