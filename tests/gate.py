@@ -1,6 +1,6 @@
-"""The gate behind `make test`: seven stages, each check counted. The last line is `N passed, N failed`, with skipped ones if any.
+"""The gate behind `make test`: eight stages, each check counted. The last line is `N passed, N failed`, with skipped ones if any.
 
-python tests/gate.py [--only STAGE[,STAGE]] [--keep]      stages: clean export ruff imports notebooks pytest wheel
+python tests/gate.py [--only STAGE[,STAGE]] [--keep]      stages: clean export ruff imports notebooks site pytest wheel
 """
 import argparse, contextlib, json, os, re, shutil, signal, subprocess, sys, tempfile, threading, time
 import xml.etree.ElementTree as ET
@@ -140,10 +140,17 @@ def run_notebooks(tmp):
                   if not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts) and p.name != '.last_checked')
     tally.check('notebook: none leaves files behind', [', '.join(left[:8])] if left else [])
 
+def site(tmp):
+    "The site builds, without a warning, into _docs, where its tests find it"
+    make = shutil.which('make')
+    if not make: return tally('SKIP', 'site: make docs', 0, 'no make here')
+    rc, out, s = run([make, 'docs', f'VENV={BIN.parent}'])
+    tally('FAIL' if rc else 'PASS', 'site: make docs', s, out if rc else '')
+
 def pytests(tmp):
-    "The tests in tests/"
+    "The tests in tests/, a file at a time in each of two processes"
     xml = tmp/'junit.xml'
-    cmd = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', f'--junitxml={xml}', 'tests']
+    cmd = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-n', JOBS, '--dist', 'loadfile', f'--junitxml={xml}', 'tests']
     rc, out, s = run(cmd, limit=1200, MPLBACKEND='Agg')
     if rc not in (0, 1) or not xml.exists(): tally('FAIL', 'pytest', s, out)
     for case in ET.parse(xml).iter('testcase') if xml.exists() else []:
@@ -180,7 +187,7 @@ def wheel(tmp, built):
     for state, name, sec, why in found: tally(state, f'wheel: {name}', float(sec), why)
     if not found or rc and all(f[0] == 'PASS' for f in found): tally('FAIL', 'wheel: the smoke test ran to its end', s, out)
 
-STAGES = dict(clean=clean, export=export, ruff=ruff, imports=imports, notebooks=run_notebooks, pytest=pytests, wheel=wheel)
+STAGES = dict(clean=clean, export=export, ruff=ruff, imports=imports, notebooks=run_notebooks, site=site, pytest=pytests, wheel=wheel)
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
