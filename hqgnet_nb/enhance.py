@@ -174,6 +174,18 @@ class Enhancer:
         if not guide: raise UserError('guide: an empty list; give an image, or None for the stored average')
         return torch.cat([self._code_of(g) for g in guide]).mean(0, keepdim=True)
 
+    @torch.no_grad()
+    def run(self,
+        x, # 1 x C x H x W in [0, 1], on the network's device
+        code, # 1 x z_dim, from `guide_code`
+        strength=1., # in [0, 1]
+        fov=None, # 1 x 1 x H x W, field of view; None: everywhere
+        stats=None, # a dictionary: empty, it is filled with this pass's statistics and codes; filled, they are used
+        known=None, # what an earlier call gave for the same image
+    ): # an `Enhanced`
+        "The network's answer: the one place where it is called [our reading]"
+        return self.net(x, code=code, strength=strength, fov=fov, stats=stats, full=True, known=known)
+
     def _code_of(self, g):
         "The code of one guide"
         named, net = isinstance(g, (str, Path)), self.net
@@ -208,7 +220,7 @@ class Enhancer:
             if key not in kept: kept[key] = make()
             return kept[key]
         def run(key, x, fov=None, stats=None):
-            out = self.net(x, code=code, strength=strength, fov=fov, stats=stats, full=True, known=kept and kept.get(key))
+            out = self.run(x, code, strength, fov, stats, kept and kept.get(key))
             if kept is not None: kept[key] = out
             return getattr(out, field)
         inside, (x, fov) = once('inside', lambda: whole_fov(img)), once('small', lambda: self.small(img))
