@@ -84,7 +84,8 @@ def _run_degrade(a):
 def _run_enhance(a):
     "`hqgnet enhance`; returns the exit code"
     from hqgnet_nb.core import ImageError
-    from hqgnet_nb.enhance import Enhancer, enhance_folder
+    from hqgnet_nb.batch import enhance_folder
+    from hqgnet_nb.enhance import Enhancer
     n_ok, failures = enhance_folder(Enhancer.load(a.run_path, a.device), a.input, a.out, a.strength, a.guide, a.format, a.quality,
                                     uncertainty=a.uncertainty, progress=progress('enhancing'))
     if failures and a.input.is_file(): raise ImageError(failures[0][1])            # one file is not a batch
@@ -287,7 +288,8 @@ def _run_demo(a):
                   seed=a.seed, valid_lq=data/'valid/degraded', valid_ref=data/'valid/images', resume=(run/'checkpoint.pt').is_file())
         except KeyboardInterrupt: raise KeyboardInterrupt('stopped; the same command goes on from here') from None
     from hqgnet_nb.baselines import evaluate_folders, format_table
-    from hqgnet_nb.enhance import Enhancer, enhance_folder
+    from hqgnet_nb.batch import enhance_folder
+    from hqgnet_nb.enhance import Enhancer
     from hqgnet_nb.report import compare, in_words
     en, test = Enhancer.load(run), data/'test'
     say('enhancing and measuring the eyes held out')

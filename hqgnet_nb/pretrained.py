@@ -9,7 +9,7 @@ __all__ = ['SETS', 'LIMITS', 'make_pretrained', 'main']
 import argparse, json, shutil, sys, tempfile, time
 from pathlib import Path
 from . import __version__
-from .core import UserError, write_json
+from .core import UserError, list_images, read_image, write_image, write_json
 from .degrade import degrade_folder
 from .phantoms import check_kind, write_phantoms
 
@@ -34,7 +34,7 @@ def make_pretrained(
 ) -> dict: # the card
     "Train on generated images, measure, and write weights with their card; `UserError` for what the user can mend [our reading]"
     from hqgnet_nb.baselines import evaluate_folders
-    from hqgnet_nb.enhance import Enhancer, enhance_folder
+    from hqgnet_nb.enhance import Enhancer
     from hqgnet_nb.train import train_folders
     check_kind(kind); out = Path(out).expanduser(); temporary = work is None; work = Path(work or tempfile.mkdtemp())
     counts = {k: max(8, round(share*n)) for k, (n, _) in SETS.items()}
@@ -46,7 +46,8 @@ def make_pretrained(
         say(f'{kind}: training')
         train_folders(work/'lq/degraded', work/'hq/images', run, size=size, steps=steps, minutes=None if steps else minutes, seed=seed, bar=False,
                       device='cpu', timer=time.process_time, resume=(run/'checkpoint.pt').is_file())
-    e = Enhancer.load(run, 'cpu'); enhance_folder(e, work/'test/degraded', work/'test/enhanced')
+    e = Enhancer.load(run, 'cpu'); images = list_images(work/'test/degraded')
+    for f in images: write_image(work/'test/enhanced'/f'{f.stem}.png', e.enhance(read_image(f)))
     masks = work/'test/masks' if kind != 'endoscopy' else None        # those of polyps are areas, and no lines
     res = evaluate_folders(work/'test/enhanced', work/'test/images', work/'test/degraded', work/'hq/images', masks, work/'test/fov')
     keep = ('psnr', 'ssim', 'structure', 'vesselness_auc'); c = e.config

@@ -16,7 +16,7 @@ BIN = Path(sys.executable).parent           # not resolved: the environment's ow
 NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
 LIMIT, WARN = 180, 60                       # seconds for one notebook: fails above the first, is reported above the second
 JOBS = 2                                    # notebooks, or imports, at a time
-LEAN = {'hqgnet_nb.enhance': ['fastai'], 'hqgnet_nb.cli': ['fastai', 'torch']}      # what must not be imported with them
+LEAN = {'hqgnet_nb.enhance': ['fastai'], 'hqgnet_nb.batch': ['fastai'], 'hqgnet_nb.cli': ['fastai', 'torch']}      # what must not be imported with them
 # a path that only exists on the machine where the notebook was run
 MACHINE = re.compile(r'(?<![\w.~/:])/(?:home|root|Users|work|tmp|opt|srv|mnt|var|private)/[\w.-]+|\b[A-Z]:\\\\?Users')
 
