@@ -3,13 +3,13 @@ from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
 
-EXTRAS = 'medical metrics seg export app distributed course docs dev'.split()
 STATUS = {'1': '1 - Planning', '2': '2 - Pre-Alpha', '3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=['='], interpolation=None)
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
+EXTRAS = [key.removesuffix('_requirements') for key in cfg if key.endswith('_requirements')]
 readme = here/'README.md'
 
 setup(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest, yaml
 import gate
 
-EXTRAS = 'medical metrics seg export app distributed course docs dev'.split()
+EXTRAS = 'medical video metrics seg export app distributed course docs dev'.split()
 CARDS = 'phantoms retina eyeq drive chase_db1 hrf ccm corn2 kvasir_seg cvc_clinicdb'.split()
 HEADINGS = ['What', 'How many', 'LQ and HQ', 'Masks', 'Source', 'Terms', 'Folder layout', 'Splitting']
 
