@@ -27,6 +27,7 @@ html_title = project
 html_theme_options = dict(show_navbar_depth=1, navbar_persistent=[], use_download_button=False, use_fullscreen_button=False, use_issues_button=False,
                           use_repository_button=False, show_toc_level=2, pygments_light_style='a11y-high-contrast-light',
                           article_header_start=['toggle-primary-sidebar.html'])
+html_context = dict(default_mode='auto')                # light or dark as the visitor's system is; without it the theme complains in the console
 html_static_path, html_css_files = ['_static'], ['site.css']
 html_use_index, html_domain_indices = False, False
 html_copy_source, html_show_sourcelink, html_show_sphinx = False, False, False

@@ -111,7 +111,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         self.send_response(200); self.send_header('Content-Type', 'text/html'); self.end_headers(); self.wfile.write(self.look)
 
 def test_pages_in_a_browser(site, tmp_path):
-    "In Chromium no page is wider than a phone or a small window, asks for anything elsewhere or for a file that is not there"
+    "In Chromium no page is wider than a phone or a small window, asks for anything elsewhere or for a file that is not there, or writes to the console"
     browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if browser is None: pytest.skip('no Chromium here')
     pages = [p.relative_to(SITE).as_posix() for p in site if p.parent.name != 'source'] + ['source/core.html']
@@ -120,12 +120,14 @@ def test_pages_in_a_browser(site, tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             cmd = [browser, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path}', '--virtual-time-budget=3000000', '--timeout=500000',
-                   '--window-size=1000,1000', '--dump-dom', f'http://127.0.0.1:{server.server_port}/look.html']
-            dom = subprocess.run(cmd, capture_output=True, text=True, timeout=600).stdout
+                   '--enable-logging=stderr', '--window-size=1000,1000', '--dump-dom', f'http://127.0.0.1:{server.server_port}/look.html']
+            p = subprocess.run(cmd, capture_output=True, text=True, timeout=600); dom = p.stdout
         finally: server.shutdown()
     said = re.search(r'<pre id="?out"?>(.*?)</pre>', dom, re.S)[1]
     assert said != 'not done' and json.loads(said) == []
     assert [m for m in Quiet.missing if 'favicon' not in m] == []
+    console = re.findall(r'CONSOLE[^\]]*\] (".*?", source: \S*)', p.stderr, re.S)          # errors, warnings, and all else that a page says
+    assert sorted({m for m in console if 'favicon' not in m and not m.startswith('"[PST]: ')}) == []            # but for the theme's own diary
 
 
 # what writes the pages, without Sphinx ----------------------------------------------------------------------------------------

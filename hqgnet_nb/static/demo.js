@@ -127,7 +127,7 @@ function compare(model, root) {
     if (!pic) return; size(canvas, pic.width, pic.height); const w = pic.width/look.zoom, h = pic.height/look.zoom, g = canvas.getContext('2d');
     look.x = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.x)); look.y = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.y));
     g.imageSmoothingEnabled = look.zoom < 4; g.drawImage(pic, look.x*pic.width - w/2, look.y*pic.height - h/2, w, h, 0, 0, pic.width, pic.height);
-    root.dataset.zoom = look.zoom.toFixed(2);
+    root.dataset.zoom = look.zoom.toFixed(2); times.textContent = `${+look.zoom.toFixed(1)} ×`;
   });
   const zoom = f => { look.zoom = Math.min(16, Math.max(1, look.zoom*f)); range.value = Math.log2(look.zoom); draw(); };
   const pan = (dx, dy) => { look.x += dx/look.zoom; look.y += dy/look.zoom; draw(); };
@@ -136,7 +136,7 @@ function compare(model, root) {
     const act = {'+': () => zoom(1.25), '=': () => zoom(1.25), '-': () => zoom(.8), 0: () => zoom(0), ArrowLeft: () => pan(-.1, 0), ArrowRight: () => pan(.1, 0), ArrowUp: () => pan(0, -.1), ArrowDown: () => pan(0, .1)}[e.key];
     if (act) { e.preventDefault(); e.stopPropagation(); act(); }
   };
-  const range = make('input', {type: 'range', min: 0, max: 4, step: .1, value: 0, oninput: () => { look.zoom = 2**range.value; draw(); }});
+  const times = make('output', {class: 'small'}, '1 ×'), range = make('input', {type: 'range', min: 0, max: 4, step: .1, value: 0, oninput: () => { look.zoom = 2**range.value; draw(); }});
   const image = make('select', {onchange: () => { say('Working …'); ask({type: 'image', index: +image.value}); }}, ...setup.images.map((n, k) => make('option', {value: k}, n)));
   const box = make('div', {class: 'tiles', tabindex: 0, role: 'group', 'aria-label': 'Pictures side by side; arrow keys move, plus and minus zoom, zero shows all', onkeydown: keys});
   const ask = talk(model, async (m, buffers) => {
@@ -151,7 +151,7 @@ function compare(model, root) {
     screen.addEventListener('pointermove', e => { if (e.buttons) pan(-e.movementX/screen.clientWidth, -e.movementY/screen.clientHeight); });
     tiles.push({canvas, caption}); box.append(make('figure', {}, screen, caption));
   });
-  root.append(make('div', {class: 'beside'}, labelled('Image', image), labelled('Zoom', range)), box); const say = words(root); root.append(make('p', {class: 'small'}, setup.note));
+  root.append(make('div', {class: 'beside'}, labelled('Image', image), labelled('Zoom', range), times), box); const say = words(root); root.append(make('p', {class: 'small'}, setup.note));
   say('Working …'); ask({type: 'image', index: 0});
 }
 
@@ -167,9 +167,10 @@ function degrade(model, root) {
   const factors = Object.entries(setup.factors).map(([f, params]) => {
     const box = make('input', {type: 'checkbox', checked: state.on.includes(f), onchange: () => { state.on = box.checked ? [...state.on, f] : state.on.filter(o => o !== f); turn(); }}); box.id = name('factor');
     const sliders = Object.entries(params).map(([p, [low, high, step]]) => {
-      const s = make('input', {type: 'range', min: low, max: high, step, value: state.values[f][p], 'aria-label': `${f}: ${p}`});
-      s.addEventListener('input', () => { state.values[f][p] = +s.value; if (!box.checked) { box.checked = true; state.on = [...state.on, f]; } turn(); });
-      return make('label', {class: 'small'}, p, s);
+      const s = make('input', {type: 'range', min: low, max: high, step, value: state.values[f][p], 'aria-label': `${f}: ${p}`}), shown = make('output');
+      const tell = () => { shown.textContent = `${+(+s.value).toPrecision(3)}`; }; tell();
+      s.addEventListener('input', () => { tell(); state.values[f][p] = +s.value; if (!box.checked) { box.checked = true; state.on = [...state.on, f]; } turn(); });
+      return make('label', {class: 'small'}, make('span', {class: 'beside'}, p, shown), s);
     });
     return make('div', {class: 'factor'}, make('div', {class: 'beside'}, box, make('label', {for: box.id}, f)), make('details', {}, make('summary', {class: 'small'}, 'parameters'), ...sliders));
   });
