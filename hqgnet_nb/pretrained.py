@@ -6,7 +6,8 @@
 __all__ = ['SETS', 'LIMITS', 'make_pretrained', 'main']
 
 # %% ../nbs/15e_pretrained.ipynb #2e9b58af
-import argparse, json, shutil, sys, tempfile, time
+import argparse, contextlib, json, shutil, sys, tempfile, time
+from functools import partial
 from pathlib import Path
 from . import __version__
 from .core import UserError, list_images, read_image, write_image, write_json
@@ -33,10 +34,15 @@ def make_pretrained(
     say=print, # is called with a line as things get done
 ) -> dict: # the card
     "Train on generated images, measure, and write weights with their card; `UserError` for what the user can mend [our reading]"
+    check_kind(kind); out = Path(out).expanduser()
+    with contextlib.nullcontext(work) if work else tempfile.TemporaryDirectory() as d:        # a temporary folder goes however this ends
+        return _make(kind, out, minutes, steps, size, seed, share, Path(d), say)
+
+def _make(kind, out, minutes, steps, size, seed, share, work, say):
+    "The card of `make_pretrained`, made in the folder `work`"
     from hqgnet_nb.baselines import evaluate_folders
     from hqgnet_nb.enhance import Enhancer
     from hqgnet_nb.train import train_folders
-    check_kind(kind); out = Path(out).expanduser(); temporary = work is None; work = Path(work or tempfile.mkdtemp())
     counts = {k: max(8, round(share*n)) for k, (n, _) in SETS.items()}
     for k, (_, s) in SETS.items():
         say(f'{kind}: {counts[k]} generated images for {k}'); write_phantoms(work/k, kind, counts[k], round(1.1*size) if k != 'test' else size, s)
@@ -61,7 +67,6 @@ def make_pretrained(
                 limits=LIMITS)
     for f in ('model.safetensors', 'config.json'): out.mkdir(parents=True, exist_ok=True); shutil.copyfile(run/f, out/f)
     write_json(out/'card.json', card)
-    if temporary: shutil.rmtree(work)
     return card
 
 # %% ../nbs/15e_pretrained.ipynb #735ac7dc
@@ -74,7 +79,7 @@ def main(
     p.add_argument('--minutes', type=float, default=12., help='of processor time (default 12)'); p.add_argument('--steps', type=int, help='in place of minutes')
     p.add_argument('--seed', type=int, default=0); p.add_argument('--work', type=Path, help='folder to go on from; default: a temporary one')
     a = p.parse_args(argv)
-    try: card = make_pretrained(**vars(a))
+    try: card = make_pretrained(**vars(a), say=partial(print, file=sys.stderr, flush=True))        # stdout is for the card alone
     except UserError as e: print(f'pretrained: error: {e}', file=sys.stderr); return 2
     print(json.dumps(card, indent=1), flush=True); return 0
 

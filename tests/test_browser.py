@@ -92,15 +92,22 @@ def upload(demo, page, tmp):
     path = tmp/'saved.png'; first.value.save_as(path); assert np.asarray(Image.open(path)).shape == (300, 300, 3)
 
 def test_app(page, tmp_path):
-    with serving(port=18870) as (address, _):
-        page.goto(address); demo = page.locator('.hqgnet[aria-label*=strength]')
+    for k in range(2): write_image(tmp_path/f'guides/{k}.png', to_uint(phantom('fundus', 120, 7100 + k)['image']))
+    (tmp_path/'guides/0broken.png').write_bytes(b'no image')
+    with serving(port=18870, guides=tmp_path/'guides') as (address, _):
+        page.goto(address, timeout=120_000); demo = page.locator('.hqgnet[aria-label*=strength]')      # loaded when the kernel has run it all
         demo.wait_for(timeout=90_000); page.wait_for_function('e => e.dataset.quick === "false"', arg=demo.element_handle(), timeout=90_000)
+        left_out = page.get_by_text('1 guide left out: 0broken.png')
+        assert left_out.count() == 1 and str(tmp_path) not in left_out.inner_text(), 'a bad guide does not end the page'
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('structure')); shoot(demo, 'strength')
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'app')
         compare = page.locator('.hqgnet[aria-label*=compare]'); compare.locator('.tiles').focus(); page.wait_for_timeout(500); was = pixels(compare)
         page.keyboard.press('+'); page.wait_for_timeout(300); assert float(compare.get_attribute('data-zoom')) > 1 and (pixels(compare) != was).any()
         spoil = page.locator('.hqgnet[aria-label*=degrade]'); n = int(spoil.get_attribute('data-drawn')); spoil.get_by_role('checkbox').first.click()
         page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n], timeout=20_000)
+        spoil.locator('summary').first.click(); dial, value = spoil.locator('input[type=range]').first, spoil.locator('output').first
+        was = value.inner_text(); dial.focus(); page.keyboard.press('End')
+        assert value.inner_text() != was and float(value.inner_text()) == float(f'{float(dial.input_value()):.3g}'), 'a slider says its value'
         shoot(compare, 'compare'); shoot(spoil, 'degrade')
         for width in (800, 360): page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(300); shoot(demo, f'app_{width}')
         clean(page)
