@@ -99,7 +99,8 @@ class Curve:
         at, y = (first + last)/2, shown[first]                 # the middle of each plateau; of the outermost two, the inner end
         at[0], at[-1] = last[0], first[-1]
         if len(at) < 2 or not ((np.diff(y) > 0).all() or (np.diff(y) < 0).all()): raise ValueError('shows nothing, or not in order')
-        self.at, self.y, self.slope = at, y, (y[-1] - y[0])/(at[-1] - at[0])
+        steep = np.diff(y)/np.diff(at); bends = np.abs(np.diff(steep)) > 1e-9*np.abs(steep).max(); bends = np.r_[True, bends, True]
+        self.at, self.y, self.slope = at[bends], y[bends], (y[-1] - y[0])/(at[-1] - at[0])     # of a straight part, the ends are enough
         top = len(shown) - 1; whole = np.rint(shown*top)
         exact = top in (255, 65535) and np.abs(shown*top - whole).max() < 1e-3
         self.table = whole.astype(f'u{top.bit_length()//8}') if exact else shown.astype(np.float32)
@@ -117,7 +118,9 @@ class Curve:
     def change(self, i, new):
         "The values `i`, integers from 0 up, after what is shown of them became `new`; where nothing changed, exactly themselves"
         out, line = i.copy(), self.over(np.arange(len(self.table), dtype=np.float64))
-        for a, b, y in zip(i, out, new):                           # row by row: little memory
+        rows = max(1, 2**18//i[0].size)
+        for r in range(0, len(i), rows):                           # some rows at a time: little memory
+            a, b, y = (v[r:r + rows] for v in (i, out, new))
             old = self.table[a]; moved = y != old
             there = line[a[moved]] + (to_float(y[moved]).astype(np.float64) - to_float(old[moved]))
             b[moved] = np.clip(np.rint(self.back(there)), 0, len(self.table) - 1)
@@ -349,6 +352,10 @@ class _Dicom(_Pixels):
     "A DICOM image of one or more frames; what is written is a derived object with UIDs of its own"
     def __init__(self, path):
         super().__init__(path); self._curves = {}
+        v = (np.arange(2**(8*self._type.itemsize)) >> self._shift) & self._mask
+        signed = np.where(v > self._mask//2, v - 2**self._bits, v) if self._signed else v
+        self._places = (signed - self._low).astype(np.int32)       # of each value that a container can hold: the stored one, from the lowest up
+        self._repeats = signed == np.arange(len(v)).astype(self._type).astype(f'{"ui"[self._signed]}{self._type.itemsize}')     # its sign, in the bits above
         with self._guard(), _quiet(): self._padding(); self.facts = self._facts()
 
     def _groups(self, k):
@@ -370,11 +377,6 @@ class _Dicom(_Pixels):
         v = [int(a) & self._mask for name in ('PixelPaddingValue', 'PixelPaddingRangeLimit') for a in _floats(self.ds, name)[:1]]
         v = [a - (2**self._bits if self._signed and a > self._mask//2 else 0) - self._low for a in v]
         self._pad = (min(v), max(v)) if v and self._pi[0] == 'M' else None
-
-    def _stored(self, raw):
-        "Places in the table: stored values without the bits beside them, counted from the lowest"
-        v = (raw.astype(np.int32) >> self._shift) & self._mask
-        return np.where(v > self._mask//2, v - 2**self._bits, v) - self._low if self._signed else v
 
     def _curve(self, k):
         groups = self._groups(k)
@@ -404,7 +406,7 @@ class _Dicom(_Pixels):
         if self._spp == 3 or self._bits == 8: return 0, self._mask
         lo, hi = self._mask, 0
         for k in range(self.n):
-            v = self._stored(self._raw(k))
+            v = self._places[self._raw(k)]
             if self._pad: v = v[(v < self._pad[0]) | (v > self._pad[1])]
             if v.size: lo, hi = min(lo, int(v.min())), max(hi, int(v.max()))
         return (lo, hi) if lo < hi else (0, self._mask)
@@ -414,7 +416,7 @@ class _Dicom(_Pixels):
         with self._guard(f'frame {k} cannot be shown'), _quiet():
             if self._pi == 'PALETTE COLOR': return self._painted(raw)
             if self._pi[0] == 'Y' and self._as_is: return self._colours(raw, 'YBR_FULL', 'RGB')
-            return self._curve(k).table[self._stored(raw)]
+            return self._curve(k).table[self._places[raw]]
 
     def _colours(self, a, *ways):
         from pydicom.pixels import convert_color_space
@@ -423,7 +425,7 @@ class _Dicom(_Pixels):
 
     def _painted(self, raw):
         from pydicom.pixels import apply_color_lut
-        rgb = apply_color_lut((self._stored(raw) + self._low).astype(f'{"ui"[self._signed]}2'), self.ds)[..., :3]
+        rgb = apply_color_lut((self._places[raw] + self._low).astype(f'{"ui"[self._signed]}2'), self.ds)[..., :3]
         deep = rgb.itemsize == 2 and (rgb & 255).any() and (rgb & 255 != rgb >> 8).any()
         return rgb if deep else (rgb >> 8*(rgb.itemsize - 1)).astype(np.uint8)
 
@@ -432,16 +434,16 @@ class _Dicom(_Pixels):
         raw = self._raw(k)
         if self._pi == 'PALETTE COLOR': return new
         if self._pi[0] == 'Y' and self._as_is: return np.where((new != old).any(-1, keepdims=True), self._colours(new, 'RGB', 'YBR_FULL'), raw)
-        i = self._stored(raw); j = self._curve(k).change(i, new)
+        i = self._places[raw]; j = self._curve(k).change(i, new)
         if self._pad:                                              # padding stays padding, and nothing becomes it
             (a, b), padded = self._pad, lambda v: (v >= self._pad[0]) & (v <= self._pad[1])
             j = np.where(padded(i), i, np.where(padded(j), np.where(i > b, b + 1, a - 1), j))
-        room = np.array(self._mask << self._shift, self._type)
-        out = (raw & ~room) | (((j + self._low) & self._mask) << self._shift).astype(self._type)
-        if self._signed and self._shift == 0:                      # the bits above repeat the sign, if they did
-            whole = lambda v: (v + self._low).astype(f'i{self._type.itemsize}').view(self._type)
-            if (raw == whole(i)).all(): out = whole(j)
-        return np.where(j == i, raw, out)
+        moved, out = j != i, raw.copy(); v = j[moved] + self._low
+        if self._signed and self._shift == 0 and self._repeats[raw].all(): out[moved] = v.astype(self._type)
+        else:
+            room = np.array(self._mask << self._shift, self._type)
+            out[moved] = (raw[moved] & ~room) | ((v & self._mask) << self._shift).astype(self._type)
+        return out
 
     def write(self, path, frames, note=''):
         "A derived DICOM object, all or nothing: UIDs of its own, its source named, `note` in its description, all else kept"
