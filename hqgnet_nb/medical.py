@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEDICAL_SUFFIXES', 'MOST_PIXELS', 'GROUPS', 'COLOURS', 'MOST_INFLATED', 'RLE', 'DEFLATED', 'LOSSY', 'STALE',
-           'SECONDARY_CAPTURE', 'PICTURES', 'STILLS', 'Document', 'window', 'Curve', 'open_document', 'list_documents']
+           'SECONDARY_CAPTURE', 'PICTURES', 'STILLS', 'window', 'Document', 'Curve', 'open_document', 'list_documents']
 
 # %% ../nbs/00f_medical.ipynb #72f56d0a
 import contextlib, gzip, hashlib, importlib, io, logging, math, re, tempfile, uuid, warnings, zlib
@@ -12,6 +12,17 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from .core import IMAGE_SUFFIXES, ImageError, UserError, _below, _natural, atomic_path, read_image, to_float, write_image
+
+# %% ../nbs/00f_medical.ipynb #6219d5c6
+def window(
+    x, # real values (after slope and intercept), any shape
+    centre, width, # of the window, same unit
+    kind='LINEAR', # or LINEAR_EXACT, SIGMOID
+) -> np.ndarray: # float64 in [0, 1]
+    "Real values as a screen shows them, by the functions of the DICOM standard (PS3.3 C.11.2.1) [our reading]"
+    if kind == 'SIGMOID': return 1/(1 + np.exp(np.clip(-4*(x - centre)/width, -700, 700)))
+    if kind == 'LINEAR_EXACT': return np.clip((x - centre)/width + .5, 0, 1)
+    return np.clip((x - centre + .5)/(width - 1) + .5, 0, 1) if width > 1 else (x > centre - .5).astype(np.float64)
 
 # %% ../nbs/00f_medical.ipynb #40b33937
 MEDICAL_SUFFIXES = frozenset('.dcm .dicom .ima .nii .nii.gz .mp4 .avi .mov .mkv .webm'.split())
@@ -77,17 +88,6 @@ class _Image(Document):
     def write(self, path, frames, note=''):
         "The image in the format that the name says, all or nothing"
         (_, _, img), = self._pairs(frames); write_image(path, img)
-
-# %% ../nbs/00f_medical.ipynb #6219d5c6
-def window(
-    x, # real values (after slope and intercept), any shape
-    centre, width, # of the window, same unit
-    kind='LINEAR', # or LINEAR_EXACT, SIGMOID
-) -> np.ndarray: # float64 in [0, 1]
-    "Real values as a screen shows them, by the functions of the DICOM standard (PS3.3 C.11.2.1) [our reading]"
-    if kind == 'SIGMOID': return 1/(1 + np.exp(np.clip(-4*(x - centre)/width, -700, 700)))
-    if kind == 'LINEAR_EXACT': return np.clip((x - centre)/width + .5, 0, 1)
-    return np.clip((x - centre + .5)/(width - 1) + .5, 0, 1) if width > 1 else (x > centre - .5).astype(np.float64)
 
 # %% ../nbs/00f_medical.ipynb #bd02a362
 class Curve:
