@@ -8,12 +8,14 @@ __all__ = ['INSIDE', 'TRIES', 'list_items', 'ImageSet', 'draw_level', 'UnpairedD
            'split_groups']
 
 # %% ../nbs/03_data.ipynb #a3a0f659
-import csv, re
+import csv, re, warnings
 from pathlib import Path
 import numpy as np, torch
-from fastai.data.core import DataLoaders
-from fastai.data.load import DataLoader
-from fastai.torch_core import TensorImage, TensorMask
+with warnings.catch_warnings():                 # fastai builds a layer in a way that newer torch calls old
+    warnings.filterwarnings('ignore', '.*torch.jit.script', FutureWarning)
+    from fastai.data.core import DataLoaders
+    from fastai.data.load import DataLoader
+    from fastai.torch_core import TensorImage, TensorMask
 from .core import (UserError, ImageError, crop_black, fov_box, fov_mask, list_images, luma, read_image, resize, rng, show_images, tidy, to_array,
                             to_float, to_uint)
 
