@@ -13,6 +13,7 @@ import numpy as np
 import torch, torch.nn as nn, torch.nn.functional as F
 from .core import UserError, atomic_path, resize, rng, to_float, to_tensor, torch_rng, write_json
 from .degrade import FACTORS, degrade, sample_params
+from .generator import load_weights
 from .guidance import ResBlock, masked_moments, with_detail
 from .phantoms import KINDS, phantom
 
@@ -157,10 +158,9 @@ if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())       # 
 # %% ../nbs/11c_features.ipynb #f8423bb8
 @functools.lru_cache(4)
 def _load(folder):
-    from safetensors.torch import load_file
     try:
-        card = json.loads((folder/'features.json').read_text(encoding='utf-8')); net = QualityNet(**card['config'])
-        net.load_state_dict({k: v.float() for k, v in load_file(folder/'features.safetensors').items()})
+        card = json.loads((folder/'features.json').read_text(encoding='utf-8'))
+        net, _ = load_weights(folder/'features.safetensors', lambda: QualityNet(**card['config']), stored=torch.float16)
     except Exception as e:
         why = (str(e).splitlines() or [''])[0][:100]
         raise UserError(f'{folder}: no network of quality grades can be read here ({type(e).__name__}: {why}); '

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from .core import UserError, atomic_path, fov_mask, resize, tidy, to_array, to_float, to_tensor, write_json
-from .generator import MAX_DELTA, apply_delta, band_change, to_logit
+from .generator import MAX_DELTA, apply_delta, band_change, load_weights, to_logit
 from .guidance import ResBlock, box, fit_mask, masked_moments, with_detail
 from .losses import to_luma
 
@@ -245,7 +245,6 @@ def load_rival(
     folder, # where `Rival.save` wrote
 ): # a `Rival`
     "A saved rival; `UserError` for what is not one [our reading]"
-    from safetensors.torch import load_file
     weights, conf = (Path(folder)/f'rival.{s}' for s in ('safetensors', 'json'))
     for f in (weights, conf):
         if not f.is_file(): raise UserError(f'{f}: not found; give the folder that a rival was saved in')
@@ -254,6 +253,7 @@ def load_rival(
         raise UserError(f'{conf}: does not describe a rival ({type(e).__name__}); train it again') from e
     if (schema := config.pop('schema', None)) != RIVAL_SCHEMA: raise UserError(f'{conf}: schema {schema}, this version reads {RIVAL_SCHEMA}; train it again')
     if not isinstance(size, int) or size < 32: raise UserError(f'{conf}: size {size!r} is no training size; train it again')
-    try: net = UNet(**model); net.load_state_dict(load_file(weights))
+    try: net, _ = load_weights(weights, lambda: UNet(**model))
+    except UserError: raise
     except Exception as e: raise UserError(f'{weights}: does not fit rival.json or is damaged ({(str(e).splitlines() or [type(e).__name__])[0][:120]})') from e
     return Rival(net, size, method, **config)

@@ -11,6 +11,7 @@ import json, math, time
 import numpy as np
 import torch, torch.nn.functional as F
 from .core import UserError, atomic_path, fov_mask, to_float, to_tensor, torch_rng
+from .generator import load_weights
 from .metrics import _as_mask, auc
 
 # %% ../nbs/11d_segmenter.ipynb #0eb27e67
@@ -74,8 +75,8 @@ class Segmenter:
         "The segmenter in a file; `UserError` where there is none"
         from safetensors import safe_open
         try:
-            with safe_open(str(path), 'pt') as f: config, state = json.loads(f.metadata()['segmenter']), {k: f.get_tensor(k) for k in f.keys()}
-            net = make_unet(config['widths']); net.load_state_dict(state)
+            with safe_open(str(path), 'pt') as f: config = json.loads(f.metadata()['segmenter'])
+            net, _ = load_weights(path, lambda: make_unet(config['widths']))
         except UserError: raise
         except Exception as e: raise UserError(f'{path}: holds no segmenter ({type(e).__name__}); give a file that Segmenter.save wrote') from e
         return cls(net, config)
