@@ -439,7 +439,7 @@ def judge(c, d, enhancer, strength):
         if c.drop: path.unlink()
         return plan
     with as_poor(c.poor): ok, failures = run_folder(enhancer, src, out, strength, gone)
-    bad += [f'folder: {w}' for _, said in failures for w in one_line(str(said), path)]
+    bad += [f'folder: the reason {said!r}' for _, said in failures if not str(said).isprintable() or len(str(said)) > 2*len(str(path)) + 300]
     if [Path(p).name for p, _ in failures] != ([c.name] if c.listed and img is None else []): bad.append(f'folder: failures {failures}, read_image: {outcome}')
     if ok != len(here) - len(failures): bad.append(f'folder: {ok} done of {len(here)}')
     images = {p.stem: p for p in out.iterdir() if p.suffix == '.png'}
