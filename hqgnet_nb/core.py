@@ -166,7 +166,7 @@ def read_image(
         raise ImageError(f'{path}: cannot be read as an image ({why})') from e
 
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF', 'WEBP', 'PPM')       # Pillow's names of what it may open: pixels alone, no programs
-_ALONE = threading.Lock()
+_ALONE = threading.RLock()
 
 def _open(path):
     "The Pillow image of a file, its pixels still unread"

@@ -11,7 +11,7 @@ import contextlib, gzip, hashlib, importlib, io, logging, math, re, tempfile, uu
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
-from .core import IMAGE_SUFFIXES, ImageError, UserError, _below, _natural, atomic_path, read_image, to_float, write_image
+from .core import IMAGE_SUFFIXES, ImageError, UserError, _ALONE, _below, _natural, _or, atomic_path, read_image, to_float, write_image
 
 # %% ../nbs/00f_medical.ipynb #6219d5c6
 def window(
@@ -27,10 +27,6 @@ def window(
 # %% ../nbs/00f_medical.ipynb #40b33937
 MEDICAL_SUFFIXES = frozenset('.dcm .dicom .ima .nii .nii.gz .mp4 .avi .mov .mkv .webm'.split())
 MOST_PIXELS = 178_956_970                                      # of one frame: Pillow's limit for images, here for all
-
-def _said(path):
-    "A path on one line: what cannot be printed is spelled out"
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(path))
 
 def _need(module, extra):
     "An optional module; `UserError` that names the extra where it is not installed"
@@ -49,13 +45,14 @@ class Document:
     def frame(self, k): raise NotImplementedError
     def write(self, path, frames, note=''): raise NotImplementedError
 
-    def _bad(self, why): return ImageError(f'{_said(self.path)}: {why}')
+    def _bad(self, why): return ImageError(f'{self.path}: {why}')
 
     @contextlib.contextmanager
     def _guard(self, what='cannot be read', writing=False):
         "Whatever goes wrong within becomes an `ImageError`; no library's own words are repeated, they may quote a patient's name from the file"
         try: yield
         except UserError: raise
+        except MemoryError: raise self._bad('there is not enough memory for it') from None
         except OSError as e:
             if writing: raise OSError(*(e if e.strerror else e.__cause__ or e).args) from None      # for `atomic_path`: no space, no permission
             raise self._bad(f'{what} ({e.strerror or type(e).__name__})') from None
@@ -129,12 +126,12 @@ class Curve:
 # %% ../nbs/00f_medical.ipynb #d9a415a3
 @contextlib.contextmanager
 def _quiet():
-    "pydicom without its warnings and its log, which repeat values of the file"
+    "pydicom without its warnings and its log, which repeat values of the file; one thread at a time, since these are settings of the process"
     import pydicom
     log = logging.getLogger('pydicom'); level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation(): warnings.simplefilter('ignore'); yield
+        with _ALONE, warnings.catch_warnings(), pydicom.config.disable_value_validation(): warnings.simplefilter('ignore'); yield
     finally: log.setLevel(level)
 
 def _floats(ds, name):
@@ -486,7 +483,7 @@ class _Nifti(Document):
         if packed: self.suffix = '.nii.gz'
         self._file = gzip.open(path) if packed else open(path, 'rb')
         try:
-            with self._guard(), warnings.catch_warnings(): warnings.simplefilter('ignore'); self._header(self.path.stat().st_size, packed)
+            with self._guard(), _ALONE, warnings.catch_warnings(): warnings.simplefilter('ignore'); self._header(self.path.stat().st_size, packed)
         except BaseException: self.close(); raise
 
     def close(self): self._file.close()
@@ -648,7 +645,7 @@ class _Video(Document):
     def write(self, path, frames, note=''):
         "A film of the same size and times, without sound, all or nothing; the name says how: .mkv (lossless), .mp4 or .mov"
         path = Path(path)
-        if path.suffix.lower() not in _FORMATS: raise ImageError(f'{_said(path)}: films are written as .mkv (lossless), .mp4 or .mov')
+        if path.suffix.lower() not in _FORMATS: raise ImageError(f'{path}: films are written as .mkv (lossless), .mp4 or .mov')
         with atomic_path(path) as tmp, open(tmp, 'wb') as f:
             out = None
             try:
@@ -705,13 +702,13 @@ def open_document(
 ) -> Document: # open: `close()` it, or use it in a `with`
     "The frames of a file and the way to write them back; `ImageError` where it cannot be read [our reading]"
     path = Path(path); suffix = path.suffix.lower()
-    if not path.is_file(): raise ImageError(f'{_said(path)}: {"a folder; give one file of it" if path.is_dir() else "no such file"}')
     try:
-        if path.stat().st_size == 0: raise ImageError(f'{_said(path)}: an empty file')
+        if not path.is_file(): raise ImageError(f'{path}: {"a folder; give one file of it" if path.is_dir() else "no such file"}')
+        if path.stat().st_size == 0: raise ImageError(f'{path}: an empty file')
         kind = _kind(path)
-    except OSError as e: raise ImageError(f'{_said(path)}: cannot be read ({e.strerror})') from e
+    except OSError as e: raise ImageError(f'{path}: cannot be read ({e.strerror or type(e).__name__})') from e
     if kind is None and suffix in _BY_NAME: return _BY_NAME[suffix](path)        # old DICOM files have no mark; the others fail in their own words
-    if kind is None and suffix in MEDICAL_SUFFIXES: raise ImageError(f'{_said(path)}: cannot be read as a film; it is none, or damaged')
+    if kind is None and suffix in MEDICAL_SUFFIXES: raise ImageError(f'{path}: cannot be read as a film; it is none, or damaged')
     return _KINDS[kind or 'image'](path)
 
 def _is_document(path):
@@ -729,8 +726,8 @@ def list_documents(
 ) -> list: # of `Path`, in natural order of their names
     "The images, DICOM, NIfTI and video files below `path`; `UserError` where it does not exist or holds none [our reading]"
     path = Path(path).expanduser()
-    if path.is_file(): return [path]
-    if not path.exists(): raise UserError(f'{_said(path)}: no such file or folder')
-    found = [p for p in _below(path) if p.is_file() and _is_document(p)]
-    if not found: raise UserError(f'{_said(path)}: no images here; looked for {" ".join(sorted(IMAGE_SUFFIXES | MEDICAL_SUFFIXES))}')
+    if _or(path.is_file, False): return [path]
+    if not _or(path.exists, True): raise UserError(f'{path}: no such file or folder')
+    found = [p for p in _below(path) if _or(p.is_file, True) and _is_document(p)]
+    if not found: raise UserError(f'{path}: no images here; looked for {" ".join(sorted(IMAGE_SUFFIXES | MEDICAL_SUFFIXES))}')
     return sorted(found, key=lambda p: _natural(p.relative_to(path)))
