@@ -11,12 +11,12 @@ import copy, time
 from functools import partial
 from pathlib import Path
 import torch
-from fastai.callback.core import Callback
 from torch.func import functional_call
 from .core import UserError, atomic_path, list_images, set_seed, torch_rng
 from .learner import NotFinite, average, place
 from .tasks import TaskData, find_targets, fit_task, make_task, seeded, table_grades, upper_groups
 from .train import files_hash
+from fastai.callback.core import Callback
 
 # %% ../nbs/14_bilevel.ipynb #e704b1f1
 SOLVERS = ('none', 'joint', 'alternating', 'unrolled', 'implicit')

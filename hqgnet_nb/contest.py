@@ -9,13 +9,13 @@ __all__ = ['PairedDataset', 'paired_dls', 'Contest', 'train_rival']
 import csv, io, itertools, math, time
 from pathlib import Path
 import torch
-from fastai.data.core import DataLoaders
 from .baselines import stems
 from .core import UserError, atomic_path, rng, torch_rng
 from .data import FOV, HQ, LQ, ImageSet, StreamLoader, draw_level, list_items
 from .gans import Rival
 from .learner import PRESETS, check_finite
 from .rivals import RIVALS
+from fastai.data.core import DataLoaders
 
 # %% ../nbs/12d_contest.ipynb #a53eb9eb
 class PairedDataset:

@@ -11,10 +11,12 @@ import contextlib, copy, csv, io, os, warnings
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
-from fastai.callback.core import Callback, CancelFitException, CancelStepException
-from fastai.callback import schedule as _schedule          # noqa: F401  gives every Learner lr_find
-from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper
+with warnings.catch_warnings():                 # fastai builds a layer in a way that newer torch calls old
+    warnings.filterwarnings('ignore', '.*torch.jit.script', FutureWarning)
+    from fastai.callback.core import Callback, CancelFitException, CancelStepException
+    from fastai.callback import schedule as _schedule          # noqa: F401  gives every Learner lr_find
+    from fastai.learner import Learner
+    from fastai.optimizer import OptimWrapper
 from fastcore.basics import noop
 from .core import UserError, atomic_path, set_seed, show_images, to_array, to_uint, torch_rng, write_image
 from .discriminator import PatchDiscriminator, augment, d_loss, r1_penalty

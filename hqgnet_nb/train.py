@@ -10,14 +10,14 @@ __all__ = ['lr_factor', 'Budget', 'clock', 'HQGProgress', 'left_to_restore', 'Ru
 import contextlib, hashlib, math, os, signal, tempfile, threading, time, warnings
 from pathlib import Path
 import torch
-from fastai.callback.core import Callback, CancelFitException, CancelTrainException, CancelValidException
-from fastai.callback.progress import ProgressCallback
 from fastcore.basics import patch
 from .core import UserError, rng, torch_rng
 from .data import unpaired_dls
 from .generator import save_net
 from .learner import HQGLearner, NotFinite, PRESETS, average, place
 from .losses import restoration_loss
+from fastai.callback.core import Callback, CancelFitException, CancelTrainException, CancelValidException
+from fastai.callback.progress import ProgressCallback
 
 # %% ../nbs/10b_train.ipynb #a0adcaad
 def lr_factor(
