@@ -43,7 +43,7 @@ def run(eyes):
 
 def test_help_lists_the_commands():
     out, err = hqgnet('--help')
-    assert err == '' and all(re.search(rf'^ +{c} ', out, re.M) for c in 'demo phantom degrade train enhance compare evaluate info'.split())
+    assert err == '' and all(re.search(rf'^ +{c} ', out, re.M) for c in 'demo phantom degrade train enhance merge compare evaluate info'.split())
 
 @pytest.mark.parametrize('words', [['--help'], ['train', '--help'], ['--version'], ['enhance']])
 def test_help_and_usage_import_nothing_heavy(words):
@@ -55,7 +55,7 @@ def test_version(root):
     import hqgnet_nb
     assert hqgnet('--version')[0] == f'hqgnet_nb {hqgnet_nb.__version__}\n'
 
-@pytest.mark.parametrize('command', 'demo phantom degrade train enhance compare evaluate info'.split())
+@pytest.mark.parametrize('command', 'demo phantom degrade train enhance merge compare evaluate info'.split())
 def test_each_command_has_help(command):
     out, err = hqgnet(command, '--help')
     assert out.startswith(f'usage: hqgnet {command}') and err == '' and 'None' not in out
@@ -74,7 +74,7 @@ TRAIN, ENHANCE = 'train --lq a --hq b --out c', 'enhance r i o'
     ('phantom x --seed -1', 'from 0'), (f'phantom x --seed {2**63}', 'from 0'), ('demo --steps 2 --minutes 1', 'not allowed'),
     ('phantom x --kind tooth', 'tooth'),
     (ENHANCE + ' --strength 1.01', '0 to 1'), (ENHANCE + ' --strength nan', '0 to 1'), (ENHANCE + ' --strength -0.1', '0 to 1'),
-    (ENHANCE + ' --format gif', 'gif'), (ENHANCE + ' --quality best', 'best'),
+    (ENHANCE + ' --format gif', 'gif'), (ENHANCE + ' --quality best', 'best'), (ENHANCE + ' --shard 3/2', '3/2'),
     ('train --lq a --hq b', '--out'), (TRAIN + ' --minutes 0', 'above 0'), (TRAIN + ' --minutes inf', 'above 0'), (TRAIN + ' --size 31', '32'),
     (TRAIN + ' --steps 5 --epochs 1', 'not allowed'), (TRAIN + ' --lr 0', 'above 0'),
     (TRAIN + ' --epochs -3', 'above 0'), (TRAIN + ' --choose best', 'best'), (TRAIN + ' --patience 0', 'at least 1'),
@@ -106,7 +106,8 @@ def test_every_kind_goes_all_the_way(kind, tmp_path):
     assert re.search(r'^\| prediction \| 4 \|', said, re.M) and ('vesselness' in said) == bool(masks)
 
 def test_help_tells_of_new_flags():
-    for command, flags in (('train', ('--choose {last,rule}', '--patience', '--mixed')), ('enhance', ('--quality {auto,fast,full}', '--uncertainty'))):
+    for command, flags in (('train', ('--choose {last,rule}', '--patience', '--mixed')),
+                           ('enhance', ('--quality {auto,fast,full}', '--uncertainty', '--shard K/N', '--report'))):
         out, _ = hqgnet(command, '--help')
         assert all(f in out for f in flags), (command, out)
     assert 'only fundus' not in hqgnet('phantom', '--help')[0]
@@ -200,7 +201,7 @@ def mixed(tmp_path_factory):
 def test_enhance_keeps_stem_size_kind_and_goes_past_a_bad_file(run, mixed, tmp_path):
     out, err = hqgnet('enhance', run, mixed, tmp_path/'o', code=1)
     assert '7 images' in out and 'broken.png' in err and err.splitlines()[-1] == 'hqgnet: error: 1 of 8 images failed' and len(err.splitlines()) == 2
-    made = {p.relative_to(tmp_path/'o').with_suffix('').as_posix(): p for p in (tmp_path/'o').rglob('*.*')}
+    made = {p.relative_to(tmp_path/'o').with_suffix('').as_posix(): p for p in (tmp_path/'o').rglob('*.*') if not p.suffix.startswith('.json')}
     src = {p.relative_to(mixed).with_suffix('').as_posix(): p for p in mixed.rglob('*.*') if p.name != 'broken.png'}
     assert made.keys() == src.keys() and all(p.suffix == '.png' for p in made.values())
     for k, p in src.items(): x, y = read_image(p), read_image(made[k]); assert x.shape == y.shape and x.dtype == y.dtype, k
