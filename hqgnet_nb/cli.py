@@ -98,7 +98,7 @@ def _run_enhance(a):
     one = a.input.expanduser().is_file(); run = a.run_path.expanduser().resolve(); run = run.parent if run.is_file() else run
     n_ok, failures = enhance_folder(Enhancer.load(a.run_path, _own_device(a.device)), a.input, a.out, a.strength, a.guide, a.format, a.quality,
                                     uncertainty=a.uncertainty, progress=progress('enhancing'), sidecar=a.sidecar, overwrite=a.overwrite, shard=a.shard,
-                                    name=run.name if run.exists() or str(a.run_path) not in shipped() else str(a.run_path), say=say)
+                                    sequence=a.sequence, name=run.name if run.exists() or str(a.run_path) not in shipped() else str(a.run_path), say=say)
     if failures and one: raise ImageError(f'{label(a.input, a.quiet_names)}: {failures[0][1]}')            # one file is not a batch
     failures = [(label(f.relative_to(a.input.expanduser()), a.quiet_names), why) for f, why in failures]
     code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''))
@@ -444,6 +444,7 @@ def _add_using(command, device):
                    help='write OUT/NAME.json beside each result: model, settings, hashes, scores')
     c.add_argument('--overwrite', action='store_true', help='replace results of other settings, or files of unknown origin, which is refused otherwise')
     c.add_argument('--shard', type=shard, metavar='K/N', help='do part K of N, counted from 1; default: as RANK and WORLD_SIZE say, which launchers set')
+    c.add_argument('--sequence', action='store_true', help='the images of each folder are the frames of a film: enhance them without flicker')
     c.add_argument('--report', action='store_true', help='write OUT/report.html: sums, failures, the images with the lowest scores')
     c.add_argument('--quiet-names', action='store_true', help='in messages and in the report, name files by a hash, which is `key` in OUT/manifest*.jsonl')
     c.add_argument('--device', **device)
