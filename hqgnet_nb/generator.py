@@ -31,8 +31,8 @@ def apply_delta(
     delta, # same shape, change of the logit
 ): # B x C x H x W in [0, 1]
     "y with its logit changed by delta: exactly y where delta is 0 [our reading]"
-    s, e = (y + OFFSET)/(1 + 2*OFFSET), torch.expm1(delta)
-    return (y + (1 + 2*OFFSET)*s*(1 - s)*e/(1 + s*e)).clamp(0, 1)
+    s, t = (y + OFFSET)/(1 + 2*OFFSET), 2*torch.tanh(.5*delta)         # exp(delta) - 1 is t/(1 - t/2), and this is fast and exact near 0
+    return (y + (1 + 2*OFFSET)*s*(1 - s)*t/(1 + (s - .5)*t)).clamp(0, 1)
 
 # %% ../nbs/07_generator.ipynb #85301477
 def a_trous(
@@ -43,12 +43,12 @@ def a_trous(
     "The bands of an undecimated wavelet decomposition; 0 outside of the mask [our reading]"
     out = []
     def smooth(t, d):
-        for pad, a, b, c in (((d, d, 0, 0), (..., slice(None, -2*d)), (..., slice(d, -d)), (..., slice(2*d, None))),
-                             ((0, 0, d, d), (..., slice(None, -2*d), slice(None)), (..., slice(d, -d), slice(None)), (..., slice(2*d, None), slice(None)))):
-            t = F.pad(t, pad, mode='replicate'); t = .25*(t[a] + t[c]) + .5*t[b]
+        for dim, pad in ((-1, (d, d, 0, 0)), (-2, (0, 0, d, d))):
+            t = F.pad(t, pad, mode='replicate'); m = t.shape[dim] - 2*d
+            t = (t.narrow(dim, 0, m) + t.narrow(dim, 2*d, m)).add_(t.narrow(dim, d, m), alpha=2)        # four times the mean
         return t
     for k in range(n):
-        s = smooth(x, 2**k) if mask is None else smooth(x*mask, 2**k)/smooth(mask, 2**k).clamp_min(1e-3)
+        s = smooth(x, 2**k)/16 if mask is None else smooth(x*mask, 2**k)/smooth(mask, 2**k).clamp_min(16e-3)
         out.append(x - s if mask is None else (x - s)*mask); x = s
     return out
 
@@ -79,7 +79,7 @@ class Enhanced(NamedTuple):
     y: tuple                   # (mu, logvar) of the input's code under the guidance encoder, each B x z_dim
     vy: tuple                  # (mu, logvar) of v_y, each B x y_dim
     feats: list                # the generator's encoder features of the input
-    guide_feats: list          # the guidance encoder's features of the input
+    guide_feats: list          # the guidance encoder's features of the input; None where `stats` held its code
     doubt: torch.Tensor        # B x 1 x H x W, log of the error expected at full strength
 
 # %% ../nbs/07_generator.ipynb #cc37b807
@@ -202,7 +202,8 @@ class HQGNet(nn.Module):
         x, mask = _pad16(lq, fov)
         alpha = torch.as_tensor(strength, dtype=lq.dtype, device=lq.device).reshape(-1, 1).expand(B, 1)
         seen = None if known else with_detail(x)            # both encoders look at the same
-        feats, guide_feats = (known.feats, known.guide_feats) if known else (self.features(x, seen), self.guidance.features(x, seen))
+        feats = known.feats if known else self.features(x, seen)
+        guide_feats = known.guide_feats if known else None if stats and 'gy' in stats else self.guidance.features(x, seen)    # not where its code is known
         gy = _keep(stats, 'gy', lambda: known.y if known else self.guidance(x, mask, guide_feats))
         gz = (code, torch.full_like(code, -8.)) if code is not None else self.guidance(*_pad16(hq, hq_fov)) if hq is not None \
             else (self.mean_code, torch.full_like(self.mean_code, -8.))
@@ -210,7 +211,7 @@ class HQGNet(nn.Module):
         v0, v1, u = gy[0], draw_code(*gz, sample).expand(B, -1), draw_code(*vy, sample)
         v = v0 + alpha*(v1 - v0)
         last, mid = self.decode(feats, torch.cat([v, u], 1), mask, stats)
-        h, gains = self.out(last).split([C, self.out.out_channels - C], 1)
+        h, gains = self.out(last).contiguous().split([C, self.out.out_channels - C], 1)     # three channels are better one after the other
         if self.head == 'gated':
             gate = alpha*torch.sigmoid(-self.quality(v0))*torch.tanh(2*_rms(self.gate(v1 - v0)))
             h = (h + band_change(to_logit(x), gains, mask))*gate[..., None, None]

@@ -7,7 +7,7 @@ __all__ = ['norm_stats', 'adalin', 'VIN', 'kl_divergence', 'active_dims']
 
 # %% ../nbs/06_varnorm.ipynb #fec63ae4
 import torch, torch.nn as nn, torch.nn.functional as F
-from .guidance import masked_moments
+from .guidance import EdgeConv, masked_moments
 
 # %% ../nbs/06_varnorm.ipynb #009a0f69
 def norm_stats(
@@ -44,7 +44,7 @@ class VIN(nn.Module):
         super().__init__()
         self.affine = nn.Linear(v_dim, 2*nf)
         self.rho_logit = nn.Parameter(torch.full((1, nf, 1, 1), 2.))      # rho starts at 0.88
-        self.conv = nn.Conv2d(nf, nf, 3, padding=1, padding_mode='replicate')
+        self.conv = EdgeConv(nf, nf)
         nn.init.normal_(self.affine.weight, std=.5*v_dim**-.5); nn.init.zeros_(self.affine.bias)
         nn.init.kaiming_normal_(self.conv.weight, a=.2); nn.init.zeros_(self.conv.bias)
 
@@ -61,7 +61,7 @@ class VIN(nn.Module):
     ): # B x nf x H x W
         "The steered features"
         mu, sigma = self.affine(v)[..., None, None].chunk(2, 1)
-        return x + self.conv(F.leaky_relu(adalin(x, mu, 1 + sigma, self.rho, mask, stats), .2))
+        return self.conv(F.leaky_relu(adalin(x, mu, 1 + sigma, self.rho, mask, stats), .2, inplace=True)) + x
 
 # %% ../nbs/06_varnorm.ipynb #cc0da33f
 def kl_divergence(
