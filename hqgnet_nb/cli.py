@@ -142,6 +142,11 @@ def _run_evaluate(a):
     n = len({i['name'] for i in res['images']})
     return finish(n, res['failed'], '{n} measured')
 
+def _run_export(a):
+    "`hqgnet export`; returns the exit code"
+    from hqgnet_nb.export import export_onnx
+    path = export_onnx(a.run_path, a.onnx); print(f'{path}, {path.stat().st_size/1e6:.1f} MB'); return 0
+
 def _run_info(a):
     "`hqgnet info`; returns the exit code"
     from hqgnet_nb.generator import load_net
@@ -496,6 +501,10 @@ def _add_using(command, device):
     c.add_argument('--max-mb', type=number(float, 0, above=True), default=20., metavar='M', help='megabytes of an upload at most')
     c.add_argument('--no-token', action='store_true', help='let every program of this machine in')
     c.add_argument('--no-browser', action='store_true', help='print the address and open nothing')
+    c = command('export', _run_export, 'write the network as an ONNX file, for runtimes without PyTorch')
+    c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or a name such as fundus-tiny')
+    c.add_argument('--onnx', nargs='?', type=Path, required=True, metavar='OUT',
+                   help='file or folder; without OUT: model.onnx beside the weights, which `enhance` then uses')
     c = command('info', _run_info, 'say what a run was')
     c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or a name such as fundus-tiny')
     c.add_argument('--json', action='store_true', help='as JSON')

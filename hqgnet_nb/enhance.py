@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch, torch.nn.functional as F
 from .core import LUMA, ImageError, UserError, fov_mask, list_images, luma, read_image, resize, to_float, to_tensor, to_uint, torch_rng
+from .export import find_onnx
 from .generator import apply_delta, load_net, shipped
 from .restore import fingerprint, strangeness
 
@@ -116,22 +117,28 @@ class Enhancer:
         size, # side of the training squares, pixels
         device='auto', # 'auto', 'cpu' or 'cuda'
         config=None, # the run's configuration, a dict, kept as it is
+        engine=None, # an `OnnxNet` of the same weights, which then runs in the network's place
     ):
         if net.head == 'sigmoid': raise UserError("a network with head='sigmoid' gives no change to apply; train one with head='gated'")
         if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
         try: self.net = net.to(device).eval()
         except (RuntimeError, AssertionError) as e: raise UserError(f'device {device!r} cannot be used here; choose cpu') from e
-        self.size, self.device, self.config, self.channels = int(size), torch.device(device), config or {}, net.config['channels']
+        self.size, self.device, self.config, self.channels, self.engine = int(size), torch.device(device), config or {}, net.config['channels'], engine
 
     @classmethod
     def load(cls,
         path, # a run's folder, its model.safetensors with config.json beside it, or a name of `from_pretrained`
         device='auto', # 'auto', 'cpu' or 'cuda'
+        backend='auto', # 'torch'; 'onnx': the model.onnx of `hqgnet export`, on a CPU; 'auto': that where it is there and can be used, else torch
     ): # an `Enhancer`
-        "An `Enhancer` with a run's weights; `UserError` for what is not a run [our reading]"
+        "An `Enhancer` with a run's weights, run by the fastest that there is; `UserError` for what is not a run [our reading]"
+        if backend not in ('auto', 'torch', 'onnx'): raise UserError(f'backend {backend!r}: choose auto, torch or onnx')
         net, config = load_net(path)
         if not isinstance(config.get('size'), int) or config['size'] < 16: raise UserError(f'{path}: config.json names no training size')
-        return cls(net, config['size'], device, config)
+        out = cls(net.to(memory_format=torch.channels_last), config['size'], device, config)     # the same numbers, faster on CPUs and GPUs
+        if backend == 'onnx' or (backend == 'auto' and out.device.type == 'cpu'): out.engine = find_onnx(path, must=backend == 'onnx')
+        if out.engine is not None and out.device.type != 'cpu': raise UserError(f'backend onnx runs on a CPU, not on {device}; choose torch, or device cpu')
+        return out
 
     @classmethod
     def from_pretrained(cls,
@@ -182,6 +189,7 @@ class Enhancer:
         known=None, # what an earlier call gave for the same image
     ): # an `Enhanced`
         "The network's answer: the one place where it is called [our reading]"
+        if self.engine is not None: return self.engine(x, code, strength, fov, stats)
         return self.net(x, code=code, strength=strength, fov=fov, stats=stats, full=True, known=known)
 
     def _code_of(self, g):

@@ -1,0 +1,109 @@
+"""The ONNX file against PyTorch, over sizes, colours, strengths, fields of view, guides and frozen statistics; files that must be refused."""
+import shutil
+import numpy as np
+import pytest
+import torch
+from hqgnet_nb.core import UserError
+from hqgnet_nb.enhance import Enhancer
+from hqgnet_nb.generator import HQGNet, load_net, save_net, shipped
+from hqgnet_nb.phantoms import phantom
+
+pytest.importorskip('onnx', reason="onnx is not installed; pip install 'hqgnet_nb[export]'")
+pytest.importorskip('onnxruntime', reason="onnxruntime is not installed; pip install 'hqgnet_nb[export]'")
+from hqgnet_nb.export import OnnxNet, export_onnx, find_onnx, onnx_graph        # noqa: E402
+
+NAMES = ('fundus-tiny', 'cornea-tiny')
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "Copies of the shipped weights, each with its model.onnx"
+    base = tmp_path_factory.mktemp('onnx')
+    for name in NAMES:
+        shutil.copytree(shipped()[name], base/name); assert export_onnx(base/name) == base/name/'model.onnx'
+    return base
+
+def picture(name, size):
+    "(1 x C x H x W, 1 x 1 x H x W field of view)"
+    made = phantom(name.split('-')[0], 256, 5); img = .7*made['image']
+    x = torch.tensor(img if img.ndim == 3 else img[..., None]).permute(2, 0, 1)[None]
+    return (t[..., :size[0], :size[1]].contiguous() for t in (x, torch.tensor(made['fov'])[None, None].float()))
+
+def close(got, want):
+    torch.testing.assert_close(got.x, want.x, rtol=0, atol=1e-4)
+    for k in ('delta', 'doubt'): torch.testing.assert_close(getattr(got, k), getattr(want, k), rtol=0, atol=5e-4)       # logarithms
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('size', [(128, 176), (97, 64), (33, 130), (16, 16), (1, 1)])
+def test_equals_pytorch(runs, name, size):
+    net, engine = load_net(runs/name)[0], OnnxNet(runs/name/'model.onnx')
+    x, fov = picture(name, size); other = picture(name, (128, 128)); guide = net.guidance(*other)[0].detach()
+    for strength in (0, .5, 1):
+        for f in (None, fov):
+            for code in (net.mean_code, guide):
+                ours, theirs = {}, {}
+                with torch.no_grad(): want = net(x, code=code, strength=strength, fov=f, stats=ours, full=True)
+                got = engine(x, code, strength, f, theirs)
+                close(got, want); assert ours.keys() == theirs.keys()
+                if strength == 0: assert torch.equal(got.x, x)
+        if min(size) >= 16:                                # statistics of this piece, used for another, whoever found them
+            whole, whole_fov = picture(name, (160, 150))
+            for stats in (ours, theirs):
+                with torch.no_grad(): want = net(whole, code=code, strength=strength, fov=whole_fov, stats=stats, full=True)
+                close(engine(whole, code, strength, whole_fov, stats), want)
+
+def test_batches_and_strengths(runs):
+    net, engine = load_net(runs/NAMES[0])[0], OnnxNet(runs/NAMES[0]/'model.onnx')
+    x = torch.cat([next(iter(picture(NAMES[0], (64, 80)))), torch.rand(2, 3, 64, 80, generator=torch.Generator().manual_seed(0))])
+    with torch.no_grad(): want = net(x, code=net.mean_code, strength=torch.tensor([0., .3, 1.]), full=True)
+    close(engine(x, net.mean_code, torch.tensor([0., .3, 1.])), want)
+
+@pytest.mark.parametrize('model', [dict(channels=1, bands=0), dict(channels=3, bands=2), dict(channels=1, widths=(16, 16, 32, 32), bands=1),
+                                   dict(channels=3, widths=(32, 32, 32, 48))])
+def test_other_shapes_of_network(model, tmp_path):
+    torch.manual_seed(1); net = HQGNet(**{'widths': (8, 8, 12, 12), 'guide_widths': (8, 8, 8, 8), **model}).eval(); net.mean_code.normal_()
+    save_net(net, tmp_path, size=32); export_onnx(tmp_path)
+    x = torch.rand(1, model['channels'], 50, 40)
+    with torch.no_grad(): want = net(x, strength=.7, full=True)
+    close(OnnxNet(tmp_path/'model.onnx', tmp_path/'model.safetensors')(x, net.mean_code, .7), want)
+
+@pytest.mark.parametrize(('name', 'size'), [('fundus-tiny', (300, 260)), ('cornea-tiny', (90, 70)), ('cornea-tiny', (800, 1340))])      # the last in tiles
+def test_enhancer_gives_the_same(runs, name, size):
+    quick, plain = Enhancer.load(runs/name, 'cpu'), Enhancer.load(runs/name, 'cpu', 'torch')
+    assert quick.engine is not None and plain.engine is None
+    img = np.random.default_rng(0).integers(0, 65536, size + (3,)*(quick.channels == 3)).astype(np.uint16)
+    for quality in ('fast', 'full') if max(size) < 1000 else ('full',):
+        a, b = quick.enhance(img, .8, quality=quality), plain.enhance(img, .8, quality=quality)
+        assert a.dtype == b.dtype == np.uint16 and np.abs(a.astype(int) - b).max() <= 1e-4*65535 + 1
+    if max(size) > 1000: return
+    assert np.abs(quick.uncertainty(img) - plain.uncertainty(img)).max() < 1e-3
+    kept = {}; assert np.array_equal(quick.enhance(img, .3, kept=kept), quick.enhance(img, .3, kept=kept))
+
+def test_a_file_that_does_not_belong_is_refused(runs, tmp_path):
+    run = tmp_path/'run'; shutil.copytree(runs/NAMES[0], run); other = shipped()['endoscopy-tiny']
+    shutil.copy(other/'model.safetensors', run)
+    with pytest.raises(UserError, match='other weights'): Enhancer.load(run, 'cpu', 'onnx')
+    with pytest.warns(UserWarning, match='other weights'): assert Enhancer.load(run, 'cpu').engine is None
+    assert Enhancer.load(run, 'cpu', 'torch').engine is None
+    for damage in (b'', b'not onnx', (runs/NAMES[0]/'model.onnx').read_bytes()[:5000]):
+        (run/'model.onnx').write_bytes(damage)
+        with pytest.raises(UserError, match='hqgnet export'): find_onnx(run, must=True)
+        with pytest.warns(UserWarning): assert Enhancer.load(run, 'cpu').engine is None
+    (run/'model.onnx').write_bytes(onnx_graph(load_net(run)[0], hqgnet_schema=99).SerializeToString())
+    with pytest.raises(UserError, match='schema 99'): find_onnx(run, must=True)
+    (run/'model.onnx').unlink()
+    with pytest.raises(UserError, match='not found'): Enhancer.load(run, 'cpu', 'onnx')
+    with pytest.raises(UserError, match='choose auto, torch or onnx'): Enhancer.load(run, 'cpu', 'tensorrt')
+
+def test_export_goes_where_it_is_told(runs, tmp_path):
+    assert export_onnx('fundus-tiny', tmp_path) == tmp_path/'model.onnx' and export_onnx(runs/NAMES[1], tmp_path/'a'/'b.onnx').is_file()
+    assert not (shipped()['fundus-tiny']/'model.onnx').exists() and not list(tmp_path.glob('**/*.tmp*'))
+    with pytest.raises(UserError, match='ends with .onnx'): export_onnx('fundus-tiny', tmp_path/'model.pt')
+    with pytest.raises(UserError, match='not found'): export_onnx(tmp_path/'nowhere')
+    save_net(HQGNet(1, (4, 4, 4, 4), (4, 4, 4, 4), head='difference'), tmp_path/'d', size=16)
+    with pytest.raises(UserError, match='gated'): export_onnx(tmp_path/'d')
+
+def test_without_the_packages(runs, monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name, *a: None)
+    for f in (lambda: export_onnx('fundus-tiny'), lambda: find_onnx(runs/NAMES[0], must=True)):
+        with pytest.raises(UserError, match=r"pip install 'hqgnet_nb\[export\]'"): f()
+    assert Enhancer.load(runs/NAMES[0], 'cpu').engine is None
