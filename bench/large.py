@@ -1,0 +1,65 @@
+"""Large images: seconds of both qualities beside one plain pass over the pixels, growth with the pixels, peak memory.
+
+python bench/large.py [--quality fast full] [--most 8192] [--weights fundus-tiny] [--threads 2]
+"""
+import argparse, json, math, resource, statistics, subprocess, sys, time
+import numpy as np
+
+def photo(h, w):
+    "A generated photograph of any size: soft colours and grain in a round field of view, uint8"
+    from hqgnet_nb.core import rng
+    out = np.empty((h, w, 3), np.uint8); grain = rng(0, 'grain').integers(0, 24, (64, w + 64, 3)).astype(np.uint8)
+    u = np.linspace(-1, 1, w, dtype=np.float32)
+    for a in range(0, h, 64):
+        v = np.linspace(-1, 1, h, dtype=np.float32)[a:a + 64, None]; r = u*u + v*v
+        tone = np.stack([110 + 60*np.cos(3*u) + 0*v, 80 + 40*np.cos(5*u*v), 60 + 30*np.sin(4*v) + 0*u], -1)
+        out[a:a + 64] = np.where((r < .95)[..., None], tone.astype(np.uint8) + grain[:len(v), a//64 % 64:][:, :w], 0)
+    return out
+
+def plain(img):
+    "The fixed measure: 8 bits to float32, times a number, back to 8 bits, sixteen rows at a time"
+    out = np.empty_like(img)
+    for a in range(0, len(img), 16): out[a:a + 16] = np.rint(img[a:a + 16].astype(np.float32)*.9)
+    return out
+
+def load(a):
+    import torch
+    from hqgnet_nb.enhance import Enhancer
+    torch.set_num_threads(a.threads); e = Enhancer.from_pretrained(a.weights, 'cpu'); e.enhance(photo(160, 160), quality='full')
+    return e
+
+def timed(f, *args, **kw): t = time.perf_counter(); f(*args, **kw); return time.perf_counter() - t
+
+def child(a):
+    "One image of a process's own: seconds, and megabytes of the whole process at its peak, with PyTorch, input and output"
+    e, img = load(a), photo(*a.one); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    s = timed(e.enhance, img, quality=a.quality[0])
+    print(json.dumps(dict(seconds=s, before=before/1024, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)))
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--quality', nargs='+', default=['fast'], choices=['fast', 'full'])
+    p.add_argument('--most', type=int, default=8192, help='side of the largest square, pixels')
+    p.add_argument('--weights', default='fundus-tiny')
+    p.add_argument('--threads', type=int, default=2)
+    p.add_argument('--one', nargs=2, type=int, help=argparse.SUPPRESS)
+    a = p.parse_args()
+    if a.one: child(a); sys.exit()
+    e, img = load(a), photo(4000, 6000); rows = [(timed(plain, img), timed(e.enhance, img, quality='fast')) for _ in range(7)]
+    base, fast = (statistics.median(r) for r in zip(*rows))
+    print(f'24 megapixels (4000 x 6000 x 3, 8 bits), fast, {a.threads} threads, medians of 7 pairs: {fast:.2f} s, {statistics.median(f/b for b, f in rows):.1f} '
+          f'plain passes of {base:.2f} s (best: {min(r[1] for r in rows):.2f} s)\n')
+    for quality in a.quality:
+        print(f'| {quality}: side | seconds | plain passes | seconds a megapixel | peak of the process, MB | before, MB |\n|--:|--:|--:|--:|--:|--:|'); points = []
+        for side in [128*2**k for k in range(7) if 128*2**k <= a.most]:
+            img = photo(side, side); n = 1 if side > 1024 and quality == 'full' else 3
+            s, base = min(timed(e.enhance, img, quality=quality) for _ in range(n)), min(timed(plain, img) for _ in range(3))
+            run = subprocess.run([sys.executable, __file__, '--one', str(side), str(side), '--quality', quality, '--weights', a.weights, '--threads', str(a.threads)],
+                                 capture_output=True, text=True, check=True)
+            m = json.loads(run.stdout.splitlines()[-1]); points.append((side, s)); mp = side*side/1e6
+            print(f'| {side} | {s:.3f} | {s/base:.1f} | {s/mp:.3f} | {m["peak"]:.0f} | {m["before"]:.0f} |', flush=True)
+        x, y = (np.log([q[k] for q in points]) for k in (0, 1)); large = [k for k, q in enumerate(points) if q[0] >= 1024]
+        fit = lambda k: np.polyfit(2*x[k], y[k], 1)[0]                                                                # noqa: B023  called at once
+        print(f'\n{quality}: seconds grow with pixels to the power of {fit(range(len(x))):.2f}'
+              + (f', from 1024 x 1024 on {fit(large):.2f}' if len(large) > 1 else '') + '\n')
+    assert math.isfinite(fast)
