@@ -72,7 +72,8 @@ def _work(img, out, maps, fov, rows, i, t):
     else: l = y @ np.array(LUMA, kind); l = np.log((l + OFFSET)/((1 + OFFSET) - l))[..., None]
     d = mix(maps[0]); d *= l; d += mix(maps[1]); np.clip(d, -MAX_DELTA, MAX_DELTA, out=d)
     if fov is not None:
-        at = ((np.arange(rows.start, rows.stop) + .5)*(len(fov)/len(img)) - .5).clip(0, len(fov) - 1); k = at.astype(int); w = (at - k)[:, None].astype(np.float32)
+        at = ((np.arange(rows.start, rows.stop) + .5)*(len(fov)/len(img)) - .5).clip(0, len(fov) - 1); k = at.astype(int)
+        w = (at - k)[:, None].astype(np.float32)
         inside = (fov[k]*(1 - w) + fov[np.minimum(k + 1, len(fov) - 1)]*w > .5).astype(kind)
         if not inside.all():
             for j in range(C): d[..., j] *= inside                    # strided products, five times as fast as one along the channels
