@@ -301,6 +301,7 @@ def refused(path, says, log=None):
         with open_document(path) as doc: doc.write(path.with_name('out' + doc.suffix), list(doc))
     whole = ''.join(traceback.format_exception(e.value)) + (log.text if log else '')
     assert str(path) in str(e.value) and '\n' not in str(e.value) and len(str(e.value)) < len(str(path)) + 160 and says in str(e.value), str(e.value)
+    assert not (log and log.records), 'libraries keep quiet'
     assert NAME not in whole and '4711' not in whole and not path.with_name('out.dcm').exists()
     return str(e.value)
 
@@ -354,7 +355,7 @@ def test_a_lie_about_its_size_costs_no_memory(tmp_path):
             try:
                 with open_document(p) as d: d.frame(0)
                 print('read')
-            except ImageError as e: print('MEMORY' if 'Memory' in str(e) else 'refused')'''
+            except ImageError as e: print('MEMORY' if 'memory' in str(e).lower() else 'refused')'''
     if not Path('/proc/self/statm').exists(): pytest.skip('no way to limit memory here')
     p = subprocess.run([sys.executable, '-c', code, *map(str, files + [n, m])], capture_output=True, text=True)
     assert p.stdout.split() == ['refused']*7, p.stdout + p.stderr
@@ -457,7 +458,8 @@ def test_volumes_come_back_byte_for_byte(name, suffix, tmp_path):
     v = VOLUMES[name](); unzip = gzip.decompress if suffix == '.nii.gz' else bytes
     for kind, endian in ((nib.Nifti1Image, '<'), (nib.Nifti1Image, '>'), (nib.Nifti2Image, '<')):
         src = nifti(tmp_path/f'a{suffix}', v, kind, endian=endian); out = tmp_path/f'b{suffix}'; frames = there_and_back(src, out)
-        assert unzip(src.read_bytes()) == unzip(out.read_bytes()) and frames[0].shape[:2] == (7, 9) and len(frames) == math.prod(v.shape[2:])
+        assert unzip(src.read_bytes()) == unzip(out.read_bytes()) and (suffix == '.nii' or out.read_bytes()[4:8] == bytes(4)), 'no time of day in it'
+        assert frames[0].shape[:2] == (7, 9) and len(frames) == math.prod(v.shape[2:])
         there_and_back(src, out, lambda f: (f//2 if f.dtype == np.uint8 else f/2).astype(f.dtype)); b = nib.load(out); h = nib.load(src).header
         assert b.header.binaryblock == h.binaryblock and np.array_equal(b.affine, nib.load(src).affine) and b.header.extensions == h.extensions
         w = np.asanyarray(b.dataobj); assert w.dtype == v.dtype.newbyteorder(endian) or w.dtype == v.dtype
