@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SAME', 'NOTE', 'UNLIKE', 'AHEAD', 'ROOM', 'SHIFT', 'plan_outputs', 'plan_maps', 'score_pair', 'weights_hash',
            'settings_of', 'plan_sidecars', 'read_manifests', 'Manifest', 'sweep', 'which_shard', 'of_shard', 'in_order',
-           'Steady', 'enhance_document', 'Films', 'shown', 'enhance_folder', 'merge_manifests', 'label', 'batch_report']
+           'Steady', 'enhance_document', 'Films', 'enhance_folder', 'merge_manifests', 'label', 'batch_report']
 
 # %% ../nbs/15f_batch.ipynb #f1500003
 import contextlib, copy, errno, hashlib, json, math, os, re, time, warnings
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from . import __version__
 from .changes import changes
-from .core import IMAGE_SUFFIXES, UserError, _natural, atomic_path, list_images, read_image, resize, to_array, to_uint, write_image, write_json
+from .core import IMAGE_SUFFIXES, UserError, _natural, atomic_path, list_images, printable, read_image, resize, to_array, to_uint
+from .core import write_image, write_json
 from .enhance import whole_fov
 from .generator import to_logit
 from .medical import MEDICAL_SUFFIXES, list_documents, open_document
@@ -357,17 +358,11 @@ class Films:
         return self.now[1].enhance(files.index(f), img)
 
 # %% ../nbs/15f_batch.ipynb #12e24d67
-def shown(
-    name, # a path or another text
-) -> str: # one line
-    "The text with every character spelled out that cannot be printed, or that a terminal may not have [our reading]"
-    return ''.join(c if c.isprintable() and ord(c) < 65536 else c.encode('unicode_escape', 'surrogatepass').decode() for c in str(name))
-
 def _why(e, *folders):
     "What went wrong in one line, without paths of the machine"
     text = str(e) if isinstance(e, UserError) else f'{type(e).__name__}: {(str(e).splitlines() or ["out of memory"])[0][:120]}'
     for f in folders: text = text.replace(f'{f}: ', '').replace(f"'{f}'", 'it').replace(f'{f}{os.sep}', '').replace(str(f), f.name)
-    return shown(re.sub(r"(['\"])(?:/|[A-Za-z]:\\)(?:(?!\1).)*(?:\1|$)", 'it', text))           # quoted by other libraries, perhaps cut short
+    return printable(re.sub(r"(['\"])(?:/|[A-Za-z]:\\)(?:(?!\1).)*(?:\1|$)", 'it', text))           # quoted by other libraries, perhaps cut short
 
 def _todo(plan, names, out, settings, overwrite):
     "The part of a plan that is not done, by the manifests; `UserError` where something else is there"
@@ -381,7 +376,7 @@ def _todo(plan, names, out, settings, overwrite):
             if d['settings'] != settings['id']: what = _other(d, settings, headers)
             elif (now.st_size, now.st_mtime_ns) != (d['bytes'], d['mtime_ns']) and _sha(f) != d['sha256']: what = 'was made from another input of this name'
             else: continue
-        if what and not overwrite: raise UserError(f'{shown(to)}: {what}; choose another folder, or ask to overwrite')
+        if what and not overwrite: raise UserError(f'{printable(to)}: {what}; choose another folder, or ask to overwrite')
         todo.append((f, to))
     return todo
 
@@ -487,7 +482,7 @@ def label(
     quiet=False, # name it by the hash of its name, which its line in the manifest has as `key`
 ) -> str: # one line
     "What a file is called on a terminal or a page [our reading]"
-    return f'file {_key(name)}' if quiet else shown(name)
+    return f'file {_key(name)}' if quiet else printable(name)
 
 # %% ../nbs/15f_batch.ipynb #e879c974
 def batch_report(
