@@ -124,8 +124,13 @@ def _from_tiff(path):
     with tifffile.TiffFile(path, is_ome=False) as t:                   # OME's words may name other files to open
         page = t.pages[0]; kind = page.photometric.name; turn = page.tags.valueof('Orientation', 1)
         _pixels(path, max(page.imagewidth*page.imagelength, page.tilewidth*page.tilelength, page.size/4))
-        frames = sum(not p.is_reduced for p in t.pages)                # smaller copies of the same image are no frames
-        _one(path, max(frames, t.series[0].size//page.size)); _fits(path, t.filehandle.size, max(20*page.imagewidth*page.imagelength, 2*page.nbytes) + 2**26)
+        frames, seen = 0, set()
+        for p in t.pages:
+            frames += not p.is_reduced                                 # smaller copies of the same image are no frames
+            if p.offset in seen: raise ImageError(f'{path}: damaged; each of its frames leads to the next, and they go in a circle')
+            seen.add(p.offset)
+        _one(path, frames); _one(path, t.series[0].size//page.size)
+        _fits(path, t.filehandle.size, max(20*page.imagewidth*page.imagelength, 2*page.nbytes) + 2**26)
         plain = kind in ('RGB', 'MINISBLACK', 'MINISWHITE')
         if page.dtype == np.uint8 and not (plain and page.bitspersample == 8): return None
         if not plain: raise ImageError(f'{path}: {page.dtype} pixels of kind {kind}; save it as grey or RGB')
