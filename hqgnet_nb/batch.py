@@ -361,8 +361,10 @@ class Films:
 def _why(e, *folders):
     "What went wrong in one line, without paths of the machine"
     text = str(e) if isinstance(e, UserError) else f'{type(e).__name__}: {(str(e).splitlines() or ["out of memory"])[0][:120]}'
-    for f in folders: text = text.replace(f'{f}: ', '').replace(f"'{f}'", 'it').replace(f'{f}{os.sep}', '').replace(str(f), f.name)
-    return printable(re.sub(r"(['\"])(?:/|[A-Za-z]:\\)(?:(?!\1).)*(?:\1|$)", 'it', text))           # quoted by other libraries, perhaps cut short
+    text = printable(text)                                         # as paths in the library's own messages are
+    for f in folders:
+        p = printable(f); text = text.replace(f'{p}: ', '').replace(f"'{p}'", 'it').replace(f'{p}{os.sep}', '').replace(p, printable(f.name))
+    return re.sub(r"(['\"])(?:/|[A-Za-z]:\\)(?:(?!\1).)*(?:\1|$)", 'it', text)           # quoted by other libraries, perhaps cut short
 
 def _todo(plan, names, out, settings, overwrite):
     "The part of a plan that is not done, by the manifests; `UserError` where something else is there"
