@@ -201,7 +201,9 @@ class HQGNet(nn.Module):
         if C != self.config['channels']: raise ValueError(f"this network takes {self.config['channels']} channel(s), the image has {C}")
         x, mask = _pad16(lq, fov)
         alpha = torch.as_tensor(strength, dtype=lq.dtype, device=lq.device).reshape(-1, 1).expand(B, 1)
-        seen = None if known else with_detail(x)            # both encoders look at the same
+        seen = None if known else with_detail(x)            # both encoders look at the same, in the order that their weights have
+        last = torch.channels_last
+        if not known and self.encoder[0].conv1.weight.is_contiguous(memory_format=last): seen = seen.contiguous(memory_format=last)
         feats = known.feats if known else self.features(x, seen)
         guide_feats = known.guide_feats if known else None if stats and 'gy' in stats else self.guidance.features(x, seen)    # not where its code is known
         gy = _keep(stats, 'gy', lambda: known.y if known else self.guidance(x, mask, guide_feats))

@@ -1,0 +1,171 @@
+"""Speed as ratios in one run, each with its target: a training step beside CycleGAN's, the network beside its convolutions, inference by each backend,
+the wavelet transform beside ptwt, and start-up. One thread and processor time, so that another program on the machine spoils little; medians.
+
+python bench/speed.py [--threads N] [--size 512] [--only training,convolutions,inference,wavelet,startup] [--no-compile]
+
+With more than one thread, time on the clock is measured; the machine should then be idle.
+"""
+import argparse, importlib.util, json, resource, shutil, statistics, subprocess, sys, tempfile, time
+
+def median_times(works, repeats, clock):
+    "{name: times} of functions run in turn, A B C A B C …, after a first round that does not count"
+    times = {k: [] for k in works}
+    for i in range(repeats + 1):
+        for k, f in works.items():
+            t = clock(); f(); t = clock() - t
+            if i: times[k].append(t)
+    return times
+
+def ratio(times, a, b): return statistics.median(x/y for x, y in zip(times[a], times[b]))
+
+def row(name, value, target=None, unit='x', note=''):
+    met = '' if target is None else 'yes' if value <= target else 'no'
+    print(f'| {name} | {value:.2f}{unit} | {"" if target is None else f"≤ {target:g}{unit}"} | {met} | {note} |', flush=True)
+
+def steps(a):
+    "One training step of HQG-Net (batch of the tiny preset) and of CycleGAN with a generator of equal widths, optimizers included"
+    import torch
+    from hqgnet_nb.core import torch_rng
+    from hqgnet_nb.discriminator import PatchDiscriminator, d_loss
+    from hqgnet_nb.generator import HQGNet
+    from hqgnet_nb.learner import PRESETS
+    from hqgnet_nb.losses import HQGLoss, frozen_call, n_style
+    from hqgnet_nb.restore import KNOBS, corrupt
+    from hqgnet_nb.rivals import CycleGAN
+    p, last = PRESETS['tiny'], torch.channels_last; B = p['bs']; n = max(1, round(.25*B))        # `played` of notebook 10
+    torch.manual_seed(0)
+    net = HQGNet(3, p['widths'], p['guide_widths'], n_probe=n_style(3)).to(memory_format=last)
+    disc, crit = PatchDiscriminator(3, p['d_widths']).to(memory_format=last), HQGLoss()
+    adam = lambda *ms: torch.optim.Adam([q for m in ms for q in m.parameters()], lr=1e-4)
+    go, do = adam(net), adam(disc)
+    y, z = (torch.rand(k, 3, p['size'], p['size']).to(memory_format=last) for k in (n, B)); fov = torch.ones_like(z[:, :1])
+    def ours(g=torch_rng(0)):
+        out = net(y, z[:n], sample=g, fov=fov[:n], hq_fov=fov[:n], full=True)
+        back = net(corrupt(z, fov, torch.rand(B, len(KNOBS), generator=g), g), code=net.guidance(z, fov)[0], sample=g, fov=fov, full=True)
+        total, _ = crit(net, out, y, z[:n], fov[:n], fov[:n], verdicts=frozen_call(disc, out.x), restored=back, clean=torch.zeros(B, dtype=torch.bool),
+                        good=z, good_fov=fov)
+        go.zero_grad(); total.backward(); go.step()
+        do.zero_grad(); d_loss(disc(z[:n]), disc(out.x.detach())).backward(); do.step()
+    rival = CycleGAN(3, p['widths']).to(memory_format=last); g1, g2 = adam(rival.net, rival.back), adam(rival.d_hq, rival.d_lq); one = fov[:1]
+    def theirs():
+        parts, seen = rival.play(y[:1], one, z[:1], one, lambda what: torch_rng(0, what))
+        g1.zero_grad(); sum(parts.values()).backward(); g1.step()
+        g2.zero_grad(); sum(rival.judge(seen, lambda what: torch_rng(0, what)).values()).backward(); g2.step()
+    return ours, theirs, B
+
+def training(a):
+    ours, theirs, B = steps(a)
+    t = median_times(dict(ours=ours, theirs=theirs), 9, a.clock)
+    row('training step per image / CycleGAN', ratio(t, 'ours', 'theirs')/B, .5, note=f'128 px, batches of {B} and 1, optimizers included')
+
+def example(a):
+    "(network, image, field of view that leaves out a border) at `--size`"
+    import torch
+    from hqgnet_nb.generator import load_net
+    torch.manual_seed(0); x = torch.rand(1, 3, a.size, a.size); fov = torch.ones_like(x[:, :1]); fov[..., :a.size//8] = 0
+    return load_net('fundus-tiny')[0], x, fov
+
+def convolutions(a):
+    import torch, torch.nn.functional as F
+    net, x, fov = example(a); net = net.to(memory_format=torch.channels_last); seen = []
+    hooks = [m.register_forward_pre_hook(lambda m, i: seen.append((m, i[0].clone()))) for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
+    with torch.no_grad():
+        whole = lambda: net(x, code=net.mean_code, fov=fov, full=True)
+        whole(); [h.remove() for h in hooks]
+        calls = [(F.pad(i, (1,)*4, mode='replicate') if m.kernel_size[0] > 1 else i, m) for m, i in seen]
+        t = median_times(dict(whole=whole, convolutions=lambda: [F.conv2d(i, m.weight, m.bias) for i, m in calls]), 9, a.clock)
+    row('generator / its convolutions alone', ratio(t, 'whole', 'convolutions'), 1.67, note=f'PyTorch, channels last, {a.size} px, {len(calls)} convolutions')
+
+def backends(a):
+    "{name: function that enhances} for the plain network and each backend"
+    import torch
+    from hqgnet_nb.export import OnnxNet, export_onnx
+    from hqgnet_nb.generator import load_net
+    net, x, fov = example(a); last = load_net('fundus-tiny')[0].to(memory_format=torch.channels_last)
+    run = lambda m: lambda: m(x, code=net.mean_code, fov=fov, full=True)
+    works = {'eager': run(net), 'channels last': run(last)}
+    if all(importlib.util.find_spec(n) for n in ('onnx', 'onnxruntime')):
+        engine = OnnxNet(export_onnx('fundus-tiny', tempfile.mkdtemp()), threads=a.threads)
+        works['ONNX Runtime'] = lambda: engine(x, net.mean_code, 1., fov)
+    return works, run, last
+
+def inference(a):
+    import torch
+    works, run, last = backends(a); notes = {}
+    if 'ONNX Runtime' not in works: print("left out: ONNX Runtime is not installed (pip install 'hqgnet_nb[export]')")
+    with torch.no_grad():
+        want = works['eager']()
+        if a.no_compile: print('left out: torch.compile (--no-compile)')
+        elif not any(map(shutil.which, ('g++', 'clang++', 'c++'))): print('left out: torch.compile (no C++ compiler)')
+        else:
+            t = time.perf_counter(); f = run(torch.compile(last))
+            try: f(); works['torch.compile'] = f; notes['torch.compile'] = f'after {time.perf_counter() - t:.0f} s of compiling'
+            except Exception as e: print(f'left out: torch.compile ({type(e).__name__}: {str(e).splitlines()[0][:80]})')
+        far = {k: float((f().x - want.x).abs().max()) for k, f in works.items()}
+        t = median_times(works, 7, a.clock)
+    for k in list(works)[1:]:
+        assert far[k] < 1e-4, f'{k} differs from the plain network by {far[k]:.1e}'
+        memory = json.loads(subprocess.run([sys.executable, __file__, '--memory', k, '--size', str(a.size), '--threads', str(a.threads)], capture_output=True,
+                                           text=True, check=True).stdout.splitlines()[-1]) if k != 'torch.compile' else None
+        picked = k == ('ONNX Runtime' if 'ONNX Runtime' in works else 'channels last')
+        row(f'inference, {k} / eager', ratio(t, k, 'eager'), .45 if picked else None,
+            note='; '.join(filter(None, [
+                f'{a.size} px, {1e3*statistics.median(t[k]):.0f} ms, differs by {far[k]:.0e}', memory and f'{memory:.0f} MB more memory at the peak',
+                notes.get(k), 'what `enhance` picks after `hqgnet export`' if picked and k != 'channels last' else ''])))
+
+
+def memory(a):
+    "Peak of the memory that one backend's first two answers take, beyond what was taken before, in MB"
+    import torch
+    works, *_ = backends(a); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with torch.no_grad(): works[a.memory](); works[a.memory]()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)/1024)
+
+def wavelet(a):
+    import torch
+    if not importlib.util.find_spec('ptwt'): print('left out: ptwt is not installed'); return
+    import ptwt, pywt
+    from hqgnet_nb.wavelet import wavedec2
+    torch.manual_seed(0); x = torch.rand(4, 3, 128, 128, requires_grad=True)
+    leaves = lambda c: [c[0], *[d for level in c[1:] for d in level]]
+    def both(f): x.grad = None; sum(c.square().sum() for c in f()).backward()
+    theirs = {'ptwt': lambda w: leaves(ptwt.wavedec2(x, pywt.Wavelet(w), level=3, mode='symmetric'))}
+    if importlib.util.find_spec('pytorch_wavelets'):
+        from pytorch_wavelets import DWTForward
+        made = {w: DWTForward(J=3, wave=w, mode='symmetric') for w in ('haar', 'db2', 'db4')}
+        def other(w): low, high = made[w](x); return [low, *high]
+        theirs['pytorch_wavelets'] = other
+    else: print('left out: pytorch_wavelets is not installed')
+    for w in ('haar', 'db2', 'db4'):
+        works = {'ours': lambda: both(lambda: wavedec2(x, w, 3, 'symmetric'))}                               # noqa: B023  called at once
+        t = median_times(works | {k: lambda f=f: both(lambda: f(w)) for k, f in theirs.items()}, 15, a.clock)     # noqa: B023
+        for k in theirs: row(f'wavelet transform {w} / {k}', ratio(t, 'ours', k), 1, note='3 levels, symmetric, forward and backward')
+
+def startup(a):
+    def child(*words):
+        "Processor time of one process, and the memory at its peak in MB"
+        before = resource.getrusage(resource.RUSAGE_CHILDREN); subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN); return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    works = {k: (lambda w=w: child(*w)) for k, w in {'`hqgnet --help`': ('-m', 'hqgnet_nb.cli', '--help'), 'import hqgnet_nb': ('-c', 'import hqgnet_nb'),
+             'import torch': ('-c', 'import torch'), 'import hqgnet_nb.enhance': ('-c', 'import hqgnet_nb.enhance')}.items()}
+    times = {k: [] for k in works}
+    for i in range(6):
+        for k, f in works.items():
+            t = f()
+            if i: times[k].append(t)
+    for k in ('`hqgnet --help`', 'import hqgnet_nb'): row(k, statistics.median(times[k]), .5, ' s', 'processor time')
+    row('import hqgnet_nb.enhance / import torch', ratio(times, 'import hqgnet_nb.enhance', 'import torch'), 1.2)
+
+if __name__ == '__main__':
+    parts = dict(training=training, convolutions=convolutions, inference=inference, wavelet=wavelet, startup=startup)
+    ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ap.add_argument('--threads', type=int, default=1); ap.add_argument('--size', type=int, default=512)
+    ap.add_argument('--only', default=','.join(parts)); ap.add_argument('--no-compile', action='store_true')
+    ap.add_argument('--memory', help=argparse.SUPPRESS)
+    a = ap.parse_args(); a.clock = time.process_time if a.threads == 1 else time.perf_counter
+    import torch
+    torch.set_num_threads(a.threads)
+    if a.memory: memory(a); sys.exit()
+    print(f'{a.threads} thread{"s" if a.threads > 1 else ""}, {"time on the clock" if a.threads > 1 else "processor time"}, PyTorch {torch.__version__}')
+    print('| what | measured | target | met | |\n|---|--:|--:|---|---|')
+    for name in a.only.split(','): parts[name](a)
