@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.func import functional_call
 from .core import UserError, atomic_path, list_images, set_seed, torch_rng
-from .learner import NotFinite, average, place
+from .learner import NotFinite, as_first, average, place
 from .tasks import TaskData, find_targets, fit_task, make_task, seeded, table_grades, upper_groups
 from .train import files_hash
 from fastai.callback.core import Callback
@@ -126,8 +126,7 @@ class BiLevel(Callback):
     def before_fit(self):
         if callable(self.data): self.data = self.data(self.learn)
         self.task.to(next(self.model.parameters()).device).train(); self.opt_task.load_state_dict(self.opt_task.state_dict())     # its moments follow
-        if place()[1] > 1:                                  # all begin with the weights of the first
-            for t in self.task.state_dict().values(): torch.distributed.broadcast(t, 0)
+        as_first(list(self.task.state_dict().values()))         # all begin with the weights of the first
 
     @property
     def due(self):
@@ -140,9 +139,9 @@ class BiLevel(Callback):
         n, # number of the batch, from 0; the data sets come in turn
     ): # bs x C x H x W images in [0, 1], bs x 1 x H x W fields of view in [0, 1], bs targets; on the enhancer's device
         "A batch of a level as a function of seed, level and n, spoiled where its images are good ones"
-        (rank, world), dev, sets = place(), next(self.model.parameters()).device, len(self.data)
-        d = self.data[(n + rank) % sets]; n = n//sets*world + rank; x, fov, t = (u.to(dev) for u in d.batch(level, n, self.bs))
-        return (self.game.spoil(x, fov, torch_rng(self.game.seed, 'task', level, n))[0] if d.spoil else x), fov, t
+        (rank, world), dev, d = place(), next(self.model.parameters()).device, self.data[n % len(self.data)]; n //= len(self.data)
+        x, fov, t = (u[rank::world].to(dev) for u in d.batch(level, n, self.bs*world))          # of several processes each takes its part
+        return (self.game.spoil(x, fov, torch_rng(self.game.seed, 'task', level, n, place=place()))[0] if d.spoil else x), fov, t
 
     def enhanced(self,
         x, # B x C x H x W in [0, 1]
@@ -197,7 +196,7 @@ class BiLevel(Callback):
             raise NotFinite(f'step {self.game.step}: the hypergradient of the task is not finite; give a smaller weight, or another solver')
         scaler = self.game.scalers[0]; out.backward(torch.cat(d)*(self.weight*(scaler.get_scale() if scaler.is_enabled() else 1.)))
         if self.solver == 'joint': self.learn_task(self.loss(images[0], fl, tl) + self.loss(images[1], fu, tu))
-        with torch.no_grad(): self.game.parts |= dict(task=self.loss(images[1], fu, tu), task_fit=self.loss(images[0], fl, tl))
+        with torch.no_grad(): self.game.parts |= self.game.agreed(dict(task=self.loss(images[1], fu, tu), task_fit=self.loss(images[0], fl, tl)))
 
 # %% ../nbs/14_bilevel.ipynb #9c847655
 def task_data(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'FORMATS', 'LUMA', 'printable', 'UserError', 'ImageError', 'list_images', 'tidy', 'read_image',
            'atomic_path', 'write_json', 'write_image', 'to_float', 'to_uint', 'to_tensor', 'to_array', 'luma', 'resize',
-           'fov_mask', 'rng', 'torch_rng', 'set_seed', 'show_images', 'fov_box', 'crop_black', 'read_mask',
-           'mask_finder']
+           'fov_mask', 'rng', 'torch_rng', 'draw_share', 'set_seed', 'show_images', 'fov_box', 'crop_black',
+           'read_mask', 'mask_finder']
 
 # %% ../nbs/00_core.ipynb #eee51801
 import contextlib, json, logging, math, os, re, struct, tempfile, threading, warnings
@@ -347,9 +347,26 @@ def torch_rng(
     seed, # the run's seed, an integer
     *keys, # what the numbers are for
     device='cpu', # where the numbers are drawn
+    place=(0, 1), # (number of this process, number of processes) that share a batch, for `draw_share`
 ) -> torch.Generator: # a fresh generator
     "A torch generator that is a function of `seed` and `keys` alone [our reading]"
-    return torch.Generator(device=device).manual_seed(int(rng(seed, *keys).integers(2**63 - 1)))
+    g = (torch.Generator if place == (0, 1) else _Placed)(device=device).manual_seed(int(rng(seed, *keys).integers(2**63 - 1)))
+    if place != (0, 1): g.place = place
+    return g
+
+class _Placed(torch.Generator):
+    "A generator that knows its process's place among several"
+
+def draw_share(
+    f, # draws numbers: `torch.rand`, `torch.randn`, or another function of (*size, generator=, device=)
+    *size, # of the numbers for this process's part of the batch
+    generator, # from `torch_rng`
+    dim=0, # which of the sizes counts the images
+): # tensor of that size
+    "Random numbers for a part of a batch: those of the whole batch are drawn, and every so-manieth is ours; alone, all are [our reading]"
+    rank, n = getattr(generator, 'place', (0, 1))
+    all_of = f(*size[:dim], size[dim]*n, *size[dim + 1:], generator=generator, device=generator.device)
+    return all_of[(slice(None),)*dim + (slice(rank, None, n),)]
 
 def set_seed(
     seed, # an integer

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'TRIES', 'list_items', 'ImageSet', 'draw_level', 'UnpairedDataset', 'LQ', 'HQ', 'FOV', 'StreamLoader',
-           'hold_out', 'leave_out', 'unpaired_dls', 'show_pairs', 'patient', 'number', 'blocks', 'csv_groups',
-           'split_groups']
+           'FixedLoader', 'hold_out', 'leave_out', 'unpaired_dls', 'show_pairs', 'patient', 'number', 'blocks',
+           'csv_groups', 'split_groups']
 
 # %% ../nbs/03_data.ipynb #a3a0f659
 import csv, re, warnings
@@ -15,7 +15,7 @@ with warnings.catch_warnings():                 # fastai builds a layer in a way
     warnings.filterwarnings('ignore', '.*torch.jit.script', FutureWarning)
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
-    from fastai.torch_core import TensorImage, TensorMask
+    from fastai.torch_core import TensorImage, TensorMask, to_detach
 from .core import (UserError, ImageError, crop_black, fov_box, fov_mask, list_images, luma, read_image, resize, rng, show_images, tidy, to_array,
                             to_float, to_uint)
 
@@ -192,13 +192,24 @@ class StreamLoader(DataLoader):
         num_workers=0, # loading processes
         **kwargs, # more arguments of fastai's `DataLoader`
     ):
-        self.start, self.place = start, (0, 1)             # this process and how many there are: each sees every so-manieth batch
+        self.start, self.place = start, (0, 1)             # this process and how many there are: each sees every so-manieth sample of a batch
         super().__init__(dataset, bs=bs, num_workers=num_workers, **{**kwargs, 'shuffle': False, 'drop_last': False, 'n': -(-len(dataset)//bs)*bs})
 
     def get_idxs(self):
         "The numbers of this epoch's samples in the whole run"
         rank, n = self.place
-        return [(b*n + rank)*self.bs + i for b in range(self.start, self.start + self.n//self.bs) for i in range(self.bs)]
+        return [(b*self.bs + i)*n + rank for b in range(self.start, self.start + self.n//self.bs) for i in range(self.bs)]
+
+class FixedLoader(DataLoader):
+    "A fastai DataLoader of images in their order; of several processes each takes every so-manieth batch [our reading]"
+    place = (0, 1)                                         # this process and how many there are
+    def to_detach(self, b, cpu=True, gather=True):
+        "Tensors without gradients; fastai's own would wait at each batch for the other processes, which may have one less"
+        return to_detach(b, cpu, gather=False)
+    def get_idxs(self):
+        "The numbers of this process's images"
+        (rank, n), k = self.place, len(self.dataset)
+        return [i for b in range(rank*self.bs, k, n*self.bs) for i in range(b, min(b + self.bs, k))]
 
 def hold_out(
     source, # a folder or list
@@ -255,6 +266,7 @@ def unpaired_dls(
     max_bytes=1.5e9, # memory for the training images; fewer levels where it would not do
     crop=False, # True: without black borders; a reference is cut like its LQ image
     group=None, # file -> group, such as `patient`: no group is both trained on (LQ or HQ) and validated on; None: files of one stem
+    valid_bs=None, # images a batch in validation; None: bs
 ): # fastai `DataLoaders`
     "Training and validation loaders of unpaired images: x is (LQ, fov), y is (HQ, fov) [abstract: unpaired]"
     if bs < 1 or num_workers < 0: raise UserError(f'{bs} images a batch, {num_workers} loading processes; choose at least 1 and 0')
@@ -283,7 +295,7 @@ def unpaired_dls(
         odd = [(valid.stem(k), refs.stem(k)) for k in range(min(len(valid), len(refs))) if valid.stem(k) != refs.stem(k)]
         if odd: raise UserError(f'validation image {odd[0][0]} meets reference {odd[0][1]}; give both the same names')
     dls = DataLoaders(StreamLoader(UnpairedDataset(train, good, size, seed, p_whole=p_whole), bs=bs, num_workers=num_workers),
-                      DataLoader(UnpairedDataset(valid, good, size, seed, train=False, refs=refs), bs=bs, num_workers=num_workers), device=device)
+                      FixedLoader(UnpairedDataset(valid, good, size, seed, train=False, refs=refs), bs=valid_bs or bs, num_workers=num_workers), device=device)
     dls.n_inp, dls.channels, dls.size, dls.bs = 2, ch, size, bs
     dls.failures = train.failures + good.failures + valid.failures + lost
     return dls

@@ -7,6 +7,7 @@ __all__ = ['GAN_D', 'GAN_G', 'PatchDiscriminator', 'd_loss', 'g_loss', 'r1_penal
 
 # %% ../nbs/08_discriminator.ipynb #792d77a9
 import torch, torch.nn as nn, torch.nn.functional as F
+from .core import draw_share
 from .guidance import ResBlock, with_detail
 
 # %% ../nbs/08_discriminator.ipynb #c9434477
@@ -41,25 +42,27 @@ GAN_D = dict(bce=lambda r, f: (F.softplus(-r), F.softplus(f)),
              lsgan=lambda r, f: ((r - 1).square(), f.square()))
 GAN_G = dict(bce=lambda f: F.softplus(-f), hinge=lambda f: -f, lsgan=lambda f: (f - 1).square())
 
-def _weighted(x, w): return x.mean() if w is None else (x.mean((1, 2, 3))*w).sum()/w.sum().clamp_min(1e-6)
+def _weighted(x, w, over_all): return x.mean() if w is None else (x.mean((1, 2, 3))*w).sum()/over_all(w.sum()).clamp_min(1e-6)
 
 def d_loss(
     real, # B x 1 x h x w, verdicts on good images
     fake, # B x 1 x h x w, verdicts on enhanced images
     kind='bce', # 'bce', 'hinge' or 'lsgan'
     weight=None, # B values: how much each enhanced image counts
+    over_all=lambda t: t, # tensor without gradient -> its mean over all processes that share a batch
 ): # scalar
     "What the discriminator minimises [released code: bce; hinge, lsgan: our reading]"
     r, f = GAN_D[kind](real, fake)
-    return r.mean() + _weighted(f, weight)
+    return r.mean() + _weighted(f, weight, over_all)
 
 def g_loss(
     fake, # B x 1 x h x w, verdicts on enhanced images
     kind='bce', # 'bce', 'hinge' or 'lsgan'
     weight=None, # B values: how much each enhanced image counts
+    over_all=lambda t: t, # as for `d_loss`
 ): # scalar
     "What the generator minimises [released code: bce; hinge, lsgan: our reading]"
-    return _weighted(GAN_G[kind](fake), weight)
+    return _weighted(GAN_G[kind](fake), weight, over_all)
 
 # %% ../nbs/08_discriminator.ipynb #bdbd72c2
 def r1_penalty(
@@ -77,11 +80,10 @@ def augment(
 ): # B x C x H x W
     "Each image flipped and shifted at random, mirrored pixels moving in [our reading]"
     B, _, H, W = x.shape
-    dev = generator.device
     # mirroring repeats no pixel, so a side of n can give at most n - 1
     ph, pw = min(int(H*shift), H - 1), min(int(W*shift), W - 1)
-    flips = (torch.rand(B, 2, generator=generator, device=dev) < .5).tolist()
-    moves = torch.rand(B, 2, generator=generator, device=dev).tolist()
+    flips = (draw_share(torch.rand, B, 2, generator=generator) < .5).tolist()
+    moves = draw_share(torch.rand, B, 2, generator=generator).tolist()
     p, out = F.pad(x, (pw, pw, ph, ph), mode='reflect'), []
     for k in range(B):
         i, j = int(moves[k][0]*(2*ph + 1)), int(moves[k][1]*(2*pw + 1))

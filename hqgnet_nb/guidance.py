@@ -6,7 +6,9 @@
 __all__ = ['EdgeConv', 'ResBlock', 'box', 'with_detail', 'fit_mask', 'masked_moments', 'GuidanceEncoder', 'draw_code']
 
 # %% ../nbs/05_guidance.ipynb #646b54bf
+from functools import partial
 import torch, torch.nn as nn, torch.nn.functional as F
+from .core import draw_share
 
 # %% ../nbs/05_guidance.ipynb #537795ab
 class EdgeConv(nn.Conv2d):
@@ -143,5 +145,5 @@ def draw_code(
 ): # B x n
     "A code from N(mu, exp(logvar)), differentiable in both, or its mean [abstract: variational; our reading: Gaussian]"
     if generator is None: return mu
-    eps = torch.randn(mu.shape, generator=generator, device=generator.device, dtype=mu.dtype).to(mu.device)
+    eps = draw_share(partial(torch.randn, dtype=mu.dtype), *mu.shape, generator=generator).to(mu.device)
     return mu + eps*(.5*logvar).exp()

@@ -121,6 +121,7 @@ def restoration_loss(
     fov=None, # B x 1 x H x W: where it counts
     structure=.4, # weight of 1 - correlation
     bands=1.6, # weight of the last part
+    over_all=lambda t: t, # as for `d_loss`
 ): # scalar
     "How far a restored image is from the good one: light and colour, 1 - SSIM, 1 - correlation, and structure and contrast band by band [our reading]"
     mean, pool = lambda t: masked_moments(t, fov)[0].mean(), lambda t: box(t, 7, 3)
@@ -130,7 +131,7 @@ def restoration_loss(
     a, b = to_luma(x), to_luma(z); _, _, va, vb, c = windows(a, b)
     # where there is structure: more than a hundredth of the range; in one band a third of that
     share = lambda v, floor: v.clamp_min(0)/(v.clamp_min(0) + floor)
-    where = lambda v, w: mean(w*v)/mean(w).clamp_min(1e-6)
+    where = lambda v, w: mean(w*v)/over_all(mean(w)).clamp_min(1e-6)           # w is of z alone, and has no gradient
     same = where((c + 1e-6)*((va + 1e-6)*(vb + 1e-6)).clamp_min(1e-12).rsqrt(), share(vb, 1e-4))
     fine = 0.
     for p, q in zip(a_trous(a), a_trous(b)): p, q, c = pool(p*p), pool(q*q), pool(p*q); fine = fine + where((2*c + 1e-5)/(p + q + 1e-5), share(q, 1e-5))/4
@@ -180,11 +181,12 @@ class HQGLoss(nn.Module):
         clean=None, # booleans: which of these copies were not spoiled
         good=None, # the good images themselves; None: hq
         good_fov=None, # and their fields of view; None: hq_fov
+        over_all=lambda t: t, # as for `d_loss`
     ): # (total, {name: value before weighting})
         "The total and its parts"
         w, parts = self.weights, {}
         alpha = torch.ones(len(lq), device=lq.device) if alpha is None else alpha
-        if w['adv'] and verdicts is not None: parts['adv'] = g_loss(verdicts, self.gan, (alpha == 1).to(lq.dtype))
+        if w['adv'] and verdicts is not None: parts['adv'] = g_loss(verdicts, self.gan, (alpha == 1).to(lq.dtype), over_all)
         if w['wavelet']: parts['wavelet'] = wavelet_content(lq, out.x, fov, self.wavelet, self.levels)
         if w['encoder'] or w['consistency']:
             seen = with_detail(out.x)
@@ -198,10 +200,12 @@ class HQGLoss(nn.Module):
         if w['style']: parts['style'] = (style_stats(out.x, fov) - torch.lerp(sy, sz, alpha[:, None])).abs().mean()
         if w['code'] and net.probe is not None: parts['code'] = code_loss(net.quality, net.probe, out.y[0], out.z[0], sy, sz,
                                                                             *(() if clean is None else (restored.y[0], clean)))
-        if w['kl']: parts['kl'] = kl_divergence(*out.z, self.free_bits) + kl_divergence(*out.y, self.free_bits) + kl_divergence(*out.vy, self.free_bits)
+        if w['kl']: parts['kl'] = sum(kl_divergence(*code, self.free_bits, over_all) for code in (out.z, out.y, out.vy))
         good, good_fov = (hq, hq_fov) if good is None else (good, good_fov)
-        if restored is not None and w['restore']: parts['restore'] = restoration_loss(restored.x, good, good_fov)
+        if restored is not None and w['restore']: parts['restore'] = restoration_loss(restored.x, good, good_fov, over_all=over_all)
         if restored is not None and w['doubt']:            # of spoiled images alone: where nothing was to do, nothing is wrong
-            k = slice(None) if clean is None or clean.all() else ~clean
-            parts['doubt'] = doubt_loss(restored.doubt[k], restored.x[k], good[k], good_fov if good_fov is None else good_fov[k])
+            k = torch.ones(len(good), dtype=torch.bool, device=good.device) if clean is None else ~clean
+            n = k.sum().float(); all_n = over_all(n); share = n/all_n if all_n else 1.      # another process may have more of them
+            if not n: k = slice(None)                       # then for nothing here, or there are none at all
+            parts['doubt'] = share*doubt_loss(restored.doubt[k], restored.x[k], good[k], good_fov if good_fov is None else good_fov[k])
         return sum(w[k]*v for k, v in parts.items()), parts

@@ -9,7 +9,7 @@ __all__ = ['KNOBS', 'turn', 'field', 'blur', 'drag', 'squeeze', 'corrupt', 'nois
 # %% ../nbs/09b_restore.ipynb #9ee09b30
 import math
 import torch, torch.nn.functional as F
-from .core import rng, torch_rng
+from .core import draw_share, rng, torch_rng
 from .guidance import fit_mask, masked_moments
 from .losses import style_stats, to_luma
 from .wavelet import wavedec2
@@ -45,7 +45,7 @@ def field(
     k=3, # waves across the picture
 ): # B x 1 x H x W in [-1, 1]
     "Smooth random fields [our reading]"
-    f = F.interpolate(torch.randn(B, 1, k + 1, k + 1, generator=generator), size=(H, W), mode='bicubic', align_corners=True)
+    f = F.interpolate(draw_share(torch.randn, B, 1, k + 1, k + 1, generator=generator), size=(H, W), mode='bicubic', align_corners=True)
     return f/f.abs().amax((2, 3), keepdim=True).clamp_min(1e-6)
 
 def blur(
@@ -109,7 +109,7 @@ def corrupt(
 ): # B x C x H x W in [0, 1]
     "Spoiled copies; what is outside the field of view stays [our reading]"
     B, C, H, W = x.shape; q = {k: v.to(x.device) for k, v in turn(knobs).items()}; s = q['severity']
-    new = lambda f, *size: f(B, *size, generator=generator).to(x.device)
+    new = lambda f, *size: draw_share(f, B, *size, generator=generator).to(x.device)
     some = lambda k: field(B, H, W, generator, k).to(x.device)
     mean = (x*fov).sum((2, 3), keepdim=True)/fov.sum((2, 3), keepdim=True).clamp_min(1)
     y = drag(blur(x, q['blur']*s), q['motion']*s, q['angle'])

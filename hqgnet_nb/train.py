@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['lr_factor', 'Budget', 'clock', 'HQGProgress', 'left_to_restore', 'Rule', 'KeepBest', 'Checkpoint', 'check_room',
-           'run_bytes', 'join', 'wait', 'files_hash', 'train_folders']
+           'run_bytes', 'join', 'files_hash', 'train_folders']
 
 # %% ../nbs/10b_train.ipynb #a2dc3444
-import contextlib, hashlib, math, os, signal, tempfile, threading, time, warnings
+import contextlib, datetime, hashlib, math, os, signal, tempfile, threading, time, warnings
 from pathlib import Path
 import torch
 from fastcore.basics import patch
 from .core import UserError, rng, torch_rng
 from .data import unpaired_dls
 from .generator import save_net
-from .learner import HQGLearner, NotFinite, PRESETS, average, place
+from .learner import HQGLearner, NotFinite, PRESETS, as_first, average, gather, place, together
 from .losses import restoration_loss
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException, CancelValidException
 from fastai.callback.progress import ProgressCallback
@@ -36,10 +36,14 @@ class Budget(Callback):
         minutes=None, # or in minutes, earlier sittings included
         valid_every=200, # steps between validations
         timer=time.monotonic, # a clock, seconds
-    ): self.steps, self.minutes, self.every, self.timer = steps, minutes, valid_every, timer
+    ): self.steps, self.minutes, self.every, self.timer, self.at = steps, minutes, valid_every, timer, 0.
 
     @property
-    def frac(self): return min(1., self.game.step/self.steps if self.steps else self.seconds/(60*self.minutes))
+    def frac(self): return min(1., self.game.step/self.steps if self.steps else self.at/(60*self.minutes))
+    def look(self):
+        "Look at the clock, that of the first of several processes"
+        now = torch.tensor([self.seconds if self.minutes else 0.], dtype=torch.float64, device=self.game.lq.device if place()[1] > 1 else None)
+        if self.minutes: as_first([now]); self.at = float(now)
     @property
     def seconds(self): return self.learn.seconds0 + self.timer() - self.t0
     @property
@@ -52,13 +56,13 @@ class Budget(Callback):
 
     def before_batch(self):
         if not self.training: return
-        f = lr_factor(self.frac, self.game.step)
+        self.look(); f = lr_factor(self.frac, self.game.step)
         self.learn.opt.set_hypers(lr=self.base*f)           # plain floats: scheduled numpy scalars would get into the checkpoint
         for g in self.game.d_opt.param_groups: g['lr'] = self.game.lr*f
 
     def after_batch(self):
         if not self.training: return
-        self.over = self.frac >= 1                          # asked once: the clock runs on, the answer must not change
+        self.look(); self.over = self.frac >= 1             # asked once: the clock runs on, the answer must not change
         self.valid_now = self.over or self.game.step % self.every == 0
         if self.valid_now: raise CancelTrainException
     def before_validate(self):
@@ -124,7 +128,7 @@ class Rule(Callback):
         if self.batches is None: self.batches = self.draw()     # not before the first step: the search for corruptions belongs to the budget
         net = self.ema.net; code = torch.cat([net.guidance(x, fov)[0] for _, x, fov in self.batches]).mean(0, keepdim=True)
         score = torch.tensor(left_to_restore(lambda y, fov: net(y, code=code, fov=fov), self.batches), device=code.device)
-        average([score]); self.history.more = dict(score=float(score))       # of several processes each has drawn its own; they must agree when to end
+        as_first([score]); self.history.more = dict(score=float(score))          # several processes must agree when to end
 
 class KeepBest(Callback):
     "Keeps the averaged weights of the validation with the lowest score; with patience, ends a run that gets no better [our reading]"
@@ -151,13 +155,13 @@ class Checkpoint(Callback):
     ): self.minutes = minutes
     def before_fit(self): self.t = time.monotonic()
     def save(self):
-        if place()[0] == 0: self.learn.save(self.learn.out/'checkpoint.pt')     # one of several processes writes
+        if place()[0] == 0: self.learn.save(self.learn.out/'checkpoint.pt')     # one of several processes writes, all are the same
         self.t = time.monotonic()
     def after_batch(self):                                  # G, D and the average have all taken this step
         if not self.training: return
         stop = torch.tensor(float(self.learn.stop_asked), device=self.game.lq.device); average([stop])      # one was asked: all stop
         if stop or time.monotonic() - self.t > 60*self.minutes: self.save()
-        if stop: raise KeyboardInterrupt
+        if stop: gather(None); raise KeyboardInterrupt        # all go when the file is there
     def after_validate(self):
         if self.learn.due: self.save()
 
@@ -227,11 +231,11 @@ def train_for(self: HQGLearner,
     if given[0] <= 0: raise UserError('the budget must be above zero')
     if epochs is not None: steps = max(1, round(epochs*self.epoch_batches))
     if choose not in (None, 'last', 'rule'): raise UserError(f"choose is 'last' or 'rule', not {choose!r}")
-    if minutes and place()[1] > 1: raise UserError('several processes have several clocks; give a budget in steps or epochs')
     self.choose, best = choose or self.choose, KeepBest(patience)
-    cbs = [Rule(), best, Budget(steps, minutes, valid_every or (max(20, steps//10) if steps else 100), timer), *([Checkpoint()] if self.out else [])]
+    budget = Budget(steps, minutes, valid_every or (max(20, steps//10) if steps else 100), timer)
+    cbs = [Rule(), best, budget, *([Checkpoint()] if self.out else [])]
     if self.game.step >= steps if steps else self.elapsed() >= 60*minutes: return self     # used up in earlier sittings
-    best.learn = self
+    best.learn, budget.at = self, self.elapsed()
     if patience and best.waited() >= patience: return self     # no better for long enough, in earlier sittings
     old = getattr(self, 'progress', None)                    # fastai's bar, where it was not silenced
     if old: self.remove_cb(old); cbs.append(HQGProgress())
@@ -248,15 +252,18 @@ def train_for(self: HQGLearner,
 # %% ../nbs/10b_train.ipynb #0ee3e59c
 def join(
     device, # 'cpu' or 'cuda'
+    minutes=15., # how long a process waits for the others before it gives up
 ):
     "Meet the other processes, where the environment names them [our reading]"
+    if 'WORLD_SIZE' not in os.environ and {'ACCELERATE_MIXED_PRECISION', 'MASTER_ADDR'} <= set(os.environ):
+        warnings.warn('`accelerate launch --cpu` starts one process, whatever --num_processes says; for several give --multi_gpu instead, which needs no GPU, '
+                      'and --device cpu', stacklevel=2)
     if int(os.environ.get('WORLD_SIZE', 1)) < 2 or torch.distributed.is_initialized(): return
-    if device == 'cuda': torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
-    torch.distributed.init_process_group('nccl' if device == 'cuda' else 'gloo')
-
-def wait():
-    "Wait for the other processes [our reading]"
-    if place()[1] > 1: torch.distributed.barrier()
+    if device == 'cuda':
+        k, n = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+        if k >= n: raise UserError(f'{k + 1} processes or more on this machine, and {n} GPU(s); each process needs one')
+        torch.cuda.set_device(k)
+    torch.distributed.init_process_group('nccl' if device == 'cuda' else 'gloo', timeout=datetime.timedelta(minutes=minutes))
 
 def files_hash(
     items, # list of files or arrays
@@ -286,6 +293,7 @@ def train_folders(
     patience=None, # end early after so many validations without a lower score; None: never
     timer=time.monotonic, # the clock of `minutes`, as for `train_for`
     crop=False, group=None, # without black borders; what is kept out of training together: as for `unpaired_dls`
+    batch=None, # images in a step, of all processes together; None: the preset's for each
     **learner, # more arguments of `HQGLearner`
 ): # the `HQGLearner`
     "Train on two unpaired folders and write the run; `UserError` for what the user can mend [abstract]"
@@ -295,31 +303,35 @@ def train_folders(
     if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if device == 'cuda' and not torch.cuda.is_available(): raise UserError('no CUDA device here; use --device cpu')
     join(device)
-    ckpt = out/'checkpoint.pt'
-    if resume and not ckpt.is_file(): raise UserError(f'{ckpt}: nothing to resume; leave --resume out')
-    if not resume and any((out/f).exists() for f in ('checkpoint.pt', 'model.safetensors', 'config.json')):
-        raise UserError(f'{out}: holds a run already; add --resume to go on with it, or choose another folder')
-    check_room(out)
-    dls = unpaired_dls(lq, hq, size, PRESETS[preset]['bs'], seed, valid_lq, valid_ref, device=torch.device(device), crop=crop, group=group)
-    for _, why in dls.failures: warnings.warn(f'left out: {why}', stacklevel=2)
-    learn = HQGLearner(dls, preset, out=out, seed=seed, **learner)
-    wait()                                                     # until all processes have looked: nothing is written before
-    sets = dict(lq=dls.train.dataset.lq, hq=dls.train.dataset.hq, valid=dls.valid.dataset.lq)
-    settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, n_lq=len(sets['lq']), n_hq=len(sets['hq']), crop=bool(crop),
-                                     **{f'{k}_files': files_hash(s.items) for k, s in sets.items()},
-                                     **{k: v for cb in learn.cbs for k, v in getattr(cb, 'settings', {}).items()})        # a callback's part in the run
-    check_room(out, run_bytes(learn)); was = None
-    if resume:
-        for left in out.glob('.checkpoint.*.pt'): left.unlink(missing_ok=True)      # of a write that was killed
-        was = settings['choose'] = _chosen(ckpt)
-        learn.model.to(device); learn.game.disc.to(device); learn.load(ckpt)
+    (rank, world), ckpt, bs, was = place(), out/'checkpoint.pt', PRESETS[preset]['bs'], None
+    with together():                                           # nothing is written before all processes have looked
+        batch = bs*world if batch is None else batch
+        if batch < world or batch % world: raise UserError(f'a batch of {batch} cannot be shared by {world} processes; give a multiple of {world}')
+        if resume and not ckpt.is_file(): raise UserError(f'{ckpt}: nothing to resume; leave --resume out')
+        if not resume and any((out/f).exists() for f in ('checkpoint.pt', 'model.safetensors', 'config.json')):
+            raise UserError(f'{out}: holds a run already; add --resume to go on with it, or choose another folder')
+        check_room(out)
+        dls = unpaired_dls(lq, hq, size, batch//world, seed, valid_lq, valid_ref, device=torch.device(device), crop=crop, group=group, valid_bs=bs)
+        learn = HQGLearner(dls, preset, out=out, seed=seed, **learner)
+        sets = dict(lq=dls.train.dataset.lq, hq=dls.train.dataset.hq, valid=dls.valid.dataset.lq)
+        settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, batch=batch, crop=bool(crop),
+                                         n_lq=len(sets['lq']), n_hq=len(sets['hq']),
+                                         **{f'{k}_files': files_hash(s.items) for k, s in sets.items()},
+                                         **{k: v for cb in learn.cbs for k, v in getattr(cb, 'settings', {}).items()})    # a callback's part in the run
+        check_room(out, run_bytes(learn))
+        if resume:
+            was = settings['choose'] = _chosen(ckpt)
+            learn.model.to(device); learn.game.disc.to(device); learn.load(ckpt)
+    if not rank:
+        for _, why in dls.failures: warnings.warn(f'left out: {why}', stacklevel=2)
+        for left in out.glob('.checkpoint.*.pt') if resume else (): left.unlink(missing_ok=True)      # of a write that was killed
     settings['choose'] = choose = choose or was or 'last'
-    if not bar or place()[0]: learn.remove_cb(learn.progress)
+    if not bar or rank: learn.remove_cb(learn.progress)
     try: learn.train_for(steps, minutes, epochs, valid_every, choose, patience, timer)
     except KeyboardInterrupt as e:
         kept = f'{ckpt} is kept: go on with --resume' if ckpt.exists() else 'there was no checkpoint yet'
         raise KeyboardInterrupt(f'stopped at step {learn.game.step}; {kept}') from e
-    if place()[0]: return learn
+    if rank: return learn
     if choose == 'rule' and learn.best and learn.best['score'] > .95:
         warnings.warn(f"the best validation scores {learn.best['score']:.2f}, and doing nothing scores 1: the weights that are kept change next to nothing; "
                       'train longer, or keep the last ones', stacklevel=2)

@@ -68,10 +68,11 @@ def kl_divergence(
     mu, # B x n
     logvar, # B x n
     free_bits=0., # nats that each dimension may hold, averaged over the batch, without paying
+    over_all=lambda t: t, # tensor without gradient -> its mean over all processes that share a batch
 ): # scalar, nats for each dimension
     "Mean KL divergence of N(mu, exp(logvar)) to N(0, 1), above an allowance [our reading]"
     kl = .5*(mu.square() + logvar.exp() - logvar - 1).mean(0)
-    return (kl - free_bits).clamp_min(0).mean()
+    return ((kl - free_bits)*(over_all(kl.detach()) >= free_bits)).mean()
 
 def active_dims(
     mu, # N x n, codes of N different images
