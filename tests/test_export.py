@@ -80,7 +80,7 @@ def test_enhancer_gives_the_same(runs, name, size):
 
 def test_a_file_that_does_not_belong_is_refused(runs, tmp_path):
     run = tmp_path/'run'; shutil.copytree(runs/NAMES[0], run); other = shipped()['endoscopy-tiny']
-    shutil.copy(other/'model.safetensors', run)
+    for f in ('model.safetensors', 'config.json'): shutil.copy(other/f, run)
     with pytest.raises(UserError, match='other weights'): Enhancer.load(run, 'cpu', 'onnx')
     with pytest.warns(UserWarning, match='other weights'): assert Enhancer.load(run, 'cpu').engine is None
     assert Enhancer.load(run, 'cpu', 'torch').engine is None
