@@ -95,7 +95,7 @@ def test_several_processes_are_one(folder):
         x, y = (torch.cat([v.flatten().double() for v in s[k].values()]) for s in (a, b)); far = float((x - y).norm()/x.norm())
         assert far < 5e-4, f'{k}: {far} from one process'
     assert [r['step'] for r in rows(folder/'whole')] == [r['step'] for r in rows(folder/'alone')] == [3, 6], 'one log'
-    for r, s, near in zip(rows(folder/'alone'), rows(folder/'whole'), (2e-4, 2e-2)):          # rounding, which Adam makes more of in each step
+    for r, s, near in zip(rows(folder/'alone'), rows(folder/'whole'), (3e-3, 2e-2)):          # rounding, which Adam makes more of in each step
         assert all(abs(r[k] - s[k]) < near*max(.1, abs(r[k])) if isinstance(r[k], float) else r[k] == s[k] for k in r), (r, s)
     assert len(list((folder/'whole/samples').glob('*.png'))) == 2 and json.loads((folder/'whole/config.json').read_text())['batch'] == 4*N
     with pytest.raises(ValueError, match='batch=8|batch=12'): space['train'](folder, 'parts', resume=True)       # with another batch it would be another run
