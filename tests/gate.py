@@ -14,7 +14,7 @@ import notebooks
 
 BIN = Path(sys.executable).parent           # not resolved: the environment's own folder
 NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
-LIMIT, WARN = 180, 60                       # seconds for one notebook: fails above the first, is reported above the second
+LIMIT, WARN = 300, 60                       # seconds for one notebook: fails above the first, is reported above the second
 JOBS = 2                                    # notebooks, or imports, at a time
 LEAN = {'hqgnet_nb.enhance': ['fastai'], 'hqgnet_nb.batch': ['fastai'], 'hqgnet_nb.cli': ['fastai', 'torch']}      # what must not be imported with them
 # a path that only exists on the machine where the notebook was run
