@@ -22,7 +22,8 @@ class Watch(Callback):
     "Notes the images seen; does something at the end of a step"
     order = 79
     def __init__(self, at=None, do=None): self.at, self.do, self.seen = at, do, []
-    def before_fit(self): self.learn.game.bank = torch.rand(8, len(KNOBS), generator=torch_rng(0, 'bank'))        # without the search
+    def before_fit(self):
+        self.learn.history.every = 1; self.learn.game.bank = torch.rand(8, len(KNOBS), generator=torch_rng(0, 'bank'))       # without the search
     def after_batch(self):
         if not self.training: return
         self.seen += [round(float(x), 6) for x in self.game.good.double().mean((1, 2, 3))]
@@ -93,10 +94,11 @@ def test_several_processes_are_one(folder):
     a, b = ({k: v for k, v in torch.load(folder/run/'checkpoint.pt', weights_only=True).items() if k in ('net', 'disc', 'ema')} for run in ('alone', 'whole'))
     for k in a:
         x, y = (torch.cat([v.flatten().double() for v in s[k].values()]) for s in (a, b)); far = float((x - y).norm()/x.norm())
-        assert far < 5e-4, f'{k}: {far} from one process'
-    assert [r['step'] for r in rows(folder/'whole')] == [r['step'] for r in rows(folder/'alone')] == [3, 6], 'one log'
-    for r, s, near in zip(rows(folder/'alone'), rows(folder/'whole'), (3e-3, 2e-2)):          # rounding, which Adam makes more of in each step
-        assert all(abs(r[k] - s[k]) < near*max(.1, abs(r[k])) if isinstance(r[k], float) else r[k] == s[k] for k in r), (r, s)
+        assert far < 2e-3, f'{k}: {far} from one process'        # 4e-4 where the first weights differ by one part in ten million
+    a, b = rows(folder/'alone'), rows(folder/'whole'); assert [(r['step'], r['split']) for r in a] == [(r['step'], r['split']) for r in b], 'one log'
+    for r, s in zip(a[:2], b[:2]):                          # of two steps; then rounding, which Adam makes more of in each step
+        assert r['step'] < 3 and all(abs(r[k] - s[k]) < 2e-5*max(1, abs(r[k])) if isinstance(r[k], float) else r[k] == s[k] for k in r), (r, s)
+    assert abs(a[-1]['total']/b[-1]['total'] - 1) < 5e-3 and abs(a[-1]['score'] - b[-1]['score']) < 5e-3
     assert len(list((folder/'whole/samples').glob('*.png'))) == 2 and json.loads((folder/'whole/config.json').read_text())['batch'] == 4*N
     with pytest.raises(ValueError, match='batch=8|batch=12'): space['train'](folder, 'parts', resume=True)       # with another batch it would be another run
     assert learn.game.step == STEPS
