@@ -144,7 +144,11 @@ def plan_sidecars(
 ) -> dict: # output path -> path of its sidecar; the suffix of the output stays in its name where two outputs have one stem
     "Where the sidecar of each output goes [our reading]"
     stem = lambda to: str(to.with_suffix('')).lower(); stems = Counter(stem(to) for _, to in plan)
-    return {to: to.with_name(f'{to.name if stems[stem(to)] > 1 else to.stem}.json') for _, to in plan}
+    def name(to):
+        base = to.name if stems[stem(to)] > 1 else to.stem
+        if len(f'{base}.json'.encode('utf-8', 'surrogateescape')) <= 255: return f'{base}.json'        # the longest name that disks take
+        return f'{base.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")}_{_key(base)}.json'
+    return {to: to.with_name(name(to)) for _, to in plan}
 
 # %% ../nbs/15f_batch.ipynb #c362bb37
 def read_manifests(
