@@ -151,7 +151,7 @@ def pytests(tmp):
     "The tests in tests/, a file at a time in each of two processes"
     xml = tmp/'junit.xml'
     cmd = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-n', JOBS, '--dist', 'loadfile', f'--junitxml={xml}', 'tests']
-    rc, out, s = run(cmd, limit=1200, MPLBACKEND='Agg')
+    rc, out, s = run(cmd, limit=2400, MPLBACKEND='Agg')
     if rc not in (0, 1) or not xml.exists(): tally('FAIL', 'pytest', s, out)
     for case in ET.parse(xml).iter('testcase') if xml.exists() else []:
         kids = {k.tag: k for k in case}; bad = [kids[k] for k in ('failure', 'error') if k in kids]
