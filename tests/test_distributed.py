@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from fastai.callback.core import Callback
+from hqgnet_nb.bilevel import task_callback
 from hqgnet_nb.core import UserError, torch_rng
 from hqgnet_nb.learner import Lost, place
 from hqgnet_nb.restore import KNOBS
@@ -29,15 +30,16 @@ class Watch(Callback):
         self.seen += [round(float(x), 6) for x in self.game.good.double().mean((1, 2, 3))]
         if self.game.step == self.at: self.do(self.learn)
 
-def train(d, run, steps=6, at=None, do=None, **more):
+def train(d, run, steps=6, at=None, do=None, cbs=(), **more):
     watch = Watch(at, do)
     steps = None if 'minutes' in more else steps
-    learn = train_folders(d/'lq', d/'hq', d/run, size=32, steps=steps, bar=False, device='cpu', cbs=[watch], **dict(valid_every=3) | more)
+    learn = train_folders(d/'lq', d/'hq', d/run, size=32, steps=steps, bar=False, device='cpu', cbs=[watch, *cbs], **dict(valid_every=3) | more)
     return learn, watch
 
+def of_net(net): return hashlib.sha256(b''.join(t.detach().contiguous().numpy().tobytes() for t in net.state_dict().values())).hexdigest()
+
 def bits(learn):
-    of = lambda net: hashlib.sha256(b''.join(t.detach().contiguous().numpy().tobytes() for t in net.state_dict().values())).hexdigest()
-    return [of(net) for net in (learn.model, learn.game.disc, learn.ema.net, learn.best_net())] + [learn.game.step, learn.best and learn.best['step']]
+    return [of_net(net) for net in (learn.model, learn.game.disc, learn.ema.net, learn.best_net())] + [learn.game.step, learn.best and learn.best['step']]
 
 if __name__ == '__main__':
     d, found = Path(sys.argv[1]), {}
@@ -56,6 +58,10 @@ if __name__ == '__main__':
     ticks = iter(range(10**6)); speed = 1 + 3*place()[0]                    # the clocks of the others run faster
     learn, _ = train(d, 'minutes', minutes=1, valid_every=100, timer=lambda: next(ticks)*speed); note(minutes=bits(learn))
     learn, _ = train(d, 'half', 2, mixed=True); note(half=bits(learn))
+    try: train(d, 'moved', at=2, do=ask, choose='rule'); note(moved=None)          # one process goes on with it, below
+    except KeyboardInterrupt: note(moved=2)
+    bi = task_callback('vessels', masks=d/'masks'); bi.warmup, bi.first = 0, 2
+    learn, _ = train(d, 'task', cbs=[bi]); note(task=bits(learn) + [of_net(bi.task), bi.turn])
     t = time.time()
     try: train(d, 'dead', at=2, do=die); note(dead=None)
     except UserError as e: note(dead=[type(e) is Lost, str(e), time.time() - t])
@@ -67,6 +73,7 @@ def folder(tmp_path_factory):
     d = tmp_path_factory.mktemp('several'); (d/'work.py').write_text(SCRIPT)
     for name in ('lq', 'hq'):
         for k in range(24): write_image(d/name/f'{k}.png', rng(0, name, k).random((40, 40, 3)).astype(np.float32))
+    for k in range(24): write_image(d/'masks'/f'{k}.png', (255*(rng(0, 'mask', k).random((40, 40)) > .8)).astype(np.uint8))
     return d
 
 def launch(*words):
@@ -82,19 +89,23 @@ def test_several_processes_are_one(folder):
     assert p.returncode and time.time() - t < 500, 'one of them died in the end, on purpose, and the launcher says so'
     each = [json.loads((folder/f'{r}.json').read_text()) if (folder/f'{r}.json').exists() else pytest.fail(p.stderr[-3000:]) for r in range(N)]
     one, others = each[0], each[1:]
-    for k in ('whole', 'parts', 'minutes', 'half'): assert all(e.get(k) == one[k] for e in others), f'{k}: the same in all processes\n{p.stderr[-3000:]}'
+    for k in ('whole', 'parts', 'minutes', 'half', 'task'): assert all(e.get(k) == one[k] for e in others), f'{k}: the same in all processes\n{p.stderr[-3000:]}'
     assert all(e['refused'] == [one['refused'][0], k > 0] for k, e in enumerate(each)) and 'holds a run already' in one['refused'][0], 'said once'
     assert all('step 2' in e['stopped'] for e in each) and one['parts'] == one['whole'], 'stopped together, and not a bit is lost'
     assert 1 < one['minutes'][4] < 60, 'the clock of the first'
+    assert one['task'][-1] > 1 and one['task'][0] != one['whole'][0], 'the task had its turns'
     assert one['dead'][0] and 'another process' in one['dead'][1] and one['dead'][2] < 60 and all('dead' not in e for e in others[:1]), one['dead']
     # one process with the same batch
     space = {'__name__': 'work'}; exec(SCRIPT, space)
     learn, watch = space['train'](folder, 'alone', batch=4*N, choose='rule')
     assert sorted(watch.seen) == sorted(x for e in each for x in e['seen']) and one['seen'] != others[0]['seen'], 'they share its images'
-    a, b = ({k: v for k, v in torch.load(folder/run/'checkpoint.pt', weights_only=True).items() if k in ('net', 'disc', 'ema')} for run in ('alone', 'whole'))
-    for k in a:
-        x, y = (torch.cat([v.flatten().double() for v in s[k].values()]) for s in (a, b)); far = float((x - y).norm()/x.norm())
-        assert far < 2e-3, f'{k}: {far} from one process'        # 4e-4 where the first weights differ by one part in ten million
+    assert all(e['moved'] == 2 for e in each); space['train'](folder, 'moved', resume=True, batch=4*N, choose='rule')          # on another number of processes
+    a, *others = ({k: v for k, v in torch.load(folder/run/'checkpoint.pt', weights_only=True).items() if k in ('net', 'disc', 'ema')}
+                  for run in ('alone', 'whole', 'moved'))
+    for run, b in zip(('several processes', 'several, then one'), others, strict=True):
+        for k in a:
+            x, y = (torch.cat([v.flatten().double() for v in s[k].values()]) for s in (a, b)); far = float((x - y).norm()/x.norm())
+            assert far < 2e-3, f'{k}: {run} are {far} from one process'        # 4e-4 where the first weights differ by one part in ten million
     a, b = rows(folder/'alone'), rows(folder/'whole'); assert [(r['step'], r['split']) for r in a] == [(r['step'], r['split']) for r in b], 'one log'
     for r, s in zip(a[:2], b[:2]):                          # of two steps; then rounding, which Adam makes more of in each step
         assert r['step'] < 3 and all(abs(r[k] - s[k]) < 2e-5*max(1, abs(r[k])) if isinstance(r[k], float) else r[k] == s[k] for k in r), (r, s)
@@ -113,3 +124,10 @@ def test_command_line_trains_in_several_processes_and_stops(folder):
     assert p.returncode and sum('stopped at step' in l for l in said) == 1 and '--resume' in said[-1] and sum('step 2,' in l for l in said) == 1, err
     at = torch.load(folder/'cli/checkpoint.pt', weights_only=True)['step']
     assert f'stopped at step {at};' in said[-1] and not (folder/'cli/model.safetensors').exists()
+
+def test_a_folder_is_enhanced_by_a_launcher(folder):
+    words = ['-m', 'hqgnet_nb.cli', 'enhance', 'fundus-tiny', folder/'lq', folder/'enhanced', '--device', 'cpu']
+    p = subprocess.run(launch(*words), capture_output=True, text=True, env=ENV, timeout=300); assert not p.returncode, p.stderr[-2000:]
+    lines = [[json.loads(l) for l in (folder/f'enhanced/manifest_{k}.jsonl').read_text().splitlines()] for k in range(N)]
+    done = [{d['file'] for d in l if d.get('status') == 'done'} for l in lines]
+    assert all(done) and sum(map(len, done)) == 24 == len(set().union(*done)) == len(list((folder/'enhanced').glob('*.png'))), 'each file once'
