@@ -36,7 +36,7 @@ class Budget(Callback):
         minutes=None, # or in minutes, earlier sittings included
         valid_every=200, # steps between validations
         timer=time.monotonic, # a clock, seconds
-    ): self.steps, self.minutes, self.every, self.timer, self.at = steps, minutes, valid_every, timer, 0.
+    ): self.steps, self.minutes, self.every, self.timer, self.at, self.t0 = steps, minutes, valid_every, timer, 0., None
 
     @property
     def frac(self): return min(1., self.game.step/self.steps if self.steps else self.at/(60*self.minutes))
@@ -238,13 +238,14 @@ def train_for(self: HQGLearner,
     best.learn, budget.at = self, self.elapsed()
     if patience and best.waited() >= patience: return self     # no better for long enough, in earlier sittings
     old = getattr(self, 'progress', None)                    # fastai's bar, where it was not silenced
-    if old: self.remove_cb(old); cbs.append(HQGProgress())
+    bar = HQGProgress() if old else None
+    if old: self.remove_cb(old); cbs.append(bar)
     try:
         with _patient_ctrl_c(self): self.fit(10**9, cbs=cbs)
     except UserError as e: raise _after_an_error(self, e) from e
-    finally:                                                 # an error goes past fastai's own tidying
-        if hasattr(self, 'progress'): self.progress.after_fit()
-        if hasattr(self, 'budget'): self.budget.after_fit()
+    finally:                                                 # an error takes the callbacks away and leaves `after_fit` out
+        if budget.t0 is not None: self.seconds0 += timer() - budget.t0
+        if bar: bar.after_fit()
         self.remove_cbs([cb for cb in cbs if cb in self.cbs])
         if old: self.add_cb(old)
     return self

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in processes of its own, with good input and with bad."""
+"""The command line as a user meets it, with good input and with bad: each command once in a process of its own, then in this one, which is quicker."""
 import contextlib, csv, io, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np
@@ -7,42 +7,46 @@ from hqgnet_nb.core import read_image, write_image
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'MPLBACKEND': 'Agg', 'PYTHONUNBUFFERED': '1'}
 
-def hqgnet(*args, code=0, cwd=None):
-    "(stdout, stderr) of a command; fails the test where the exit code is not `code`, or where there is a traceback"
-    p = subprocess.run([sys.executable, '-m', 'hqgnet_nb.cli', *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                       env=ENV, cwd=cwd, timeout=300)
-    assert p.returncode == code and 'Traceback' not in p.stderr, f'{args}: {p.returncode}\n{p.stdout}\n{p.stderr}'
-    return p.stdout, p.stderr
-
-def refused(*args, says, cwd=None, inside=False):
-    "Nothing if the command ends with code 2, no stdout and one line on stderr that says `says`; `inside`: in this process, which is quicker"
-    if inside:
+def hqgnet(*args, code=0, cwd=None, alone=False):
+    "(stdout, stderr) of a command; fails the test where the exit code is not `code`, or where there is a traceback. In this process, or `alone` in its own"
+    if alone or cwd:
+        p = subprocess.run([sys.executable, '-m', 'hqgnet_nb.cli', *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                           env=ENV, cwd=cwd, timeout=300)
+        out, err, left = p.stdout, p.stderr, p.returncode
+    else:
         from hqgnet_nb.cli import main
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err: code = main([*map(str, args)])
-        out, err = out.getvalue(), err.getvalue(); assert code == 2, (code, err)
-    else: out, err = hqgnet(*args, code=2, cwd=cwd)
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            try: left = main([*map(str, args)])
+            except SystemExit as e: left = e.code or 0
+        out, err = out.getvalue(), err.getvalue()
+    assert left == code and 'Traceback' not in err, f'{args}: {left}\n{out}\n{err}'
+    return out, err
+
+def refused(*args, says, cwd=None, alone=False):
+    "Nothing if the command ends with code 2, no stdout and one line on stderr that says `says`"
+    out, err = hqgnet(*args, code=2, cwd=cwd, alone=alone)
     assert out == '' and len(err.splitlines()) == 1 and err.startswith('hqgnet: error: ') and says in err, err
 
 @pytest.fixture(scope='module')
 def eyes(tmp_path_factory):
     "Folder with hq/images, hq/masks, hq/fov and lq, six eyes of 64 pixels"
     d = tmp_path_factory.mktemp('eyes')
-    hqgnet('phantom', d/'hq', '--kind', 'fundus', '--n', 6, '--size', 64, '--seed', 3)
-    hqgnet('degrade', d/'hq/images', d/'lq', '--kind', 'fundus', '--seed', 3)
+    hqgnet('phantom', d/'hq', '--kind', 'fundus', '--n', 6, '--size', 64, '--seed', 3, alone=True)
+    hqgnet('degrade', d/'hq/images', d/'lq', '--kind', 'fundus', '--seed', 3, alone=True)
     return d
 
 @pytest.fixture(scope='module')
 def run(eyes):
     "A run of a few steps; what it printed is in run/stdout"
     out, err = hqgnet('train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', eyes/'run', '--steps', 4, '--size', 32, '--device', 'cpu',
-                      '--valid-lq', eyes/'lq', '--valid-ref', eyes/'hq/images')
+                      '--valid-lq', eyes/'lq', '--valid-ref', eyes/'hq/images', alone=True)
     (eyes/'run/stdout').write_text(out); (eyes/'run/stderr').write_text(err)
     return eyes/'run'
 
 # help and usage -------------------------------------------------------------------------------------------------------------
 
 def test_help_lists_the_commands():
-    out, err = hqgnet('--help')
+    out, err = hqgnet('--help', alone=True)
     assert err == '' and all(re.search(rf'^ +{c} ', out, re.M) for c in 'demo phantom degrade train enhance merge compare evaluate info'.split())
 
 @pytest.mark.parametrize('words', [['--help'], ['train', '--help'], ['--version'], ['enhance']])
@@ -53,7 +57,7 @@ def test_help_and_usage_import_nothing_heavy(words):
 
 def test_version(root):
     import hqgnet_nb
-    assert hqgnet('--version')[0] == f'hqgnet_nb {hqgnet_nb.__version__}\n'
+    assert hqgnet('--version', alone=True)[0] == f'hqgnet_nb {hqgnet_nb.__version__}\n'
 
 @pytest.mark.parametrize('command', 'demo phantom degrade train enhance merge compare evaluate info'.split())
 def test_each_command_has_help(command):
@@ -123,7 +127,7 @@ def test_phantom_writes_images_and_masks(eyes):
 
 def test_phantom_refuses_a_folder_of_others(tmp_path):
     hqgnet('phantom', tmp_path/'o', '--n', 1, '--size', 32)
-    refused('phantom', tmp_path/'o', '--n', 1, '--size', 32, '--kind', 'cornea', says='choose another folder', inside=True)
+    refused('phantom', tmp_path/'o', '--n', 1, '--size', 32, '--kind', 'cornea', says='choose another folder')
     assert read_image(tmp_path/'o/images/0000.png').ndim == 3
 
 def test_degrade_keeps_stems_and_sizes_and_records(eyes):
@@ -140,9 +144,9 @@ def test_degrade_goes_past_a_bad_file(eyes, tmp_path):
 
 def test_degrade_refuses(eyes, tmp_path):
     refused('degrade', tmp_path/'none', tmp_path/'o', says='no such')
-    refused('degrade', eyes/'hq/images', eyes/'hq/images', says='choose another folder', inside=True)
-    (tmp_path/'empty').mkdir(); refused('degrade', tmp_path/'empty', tmp_path/'o', says='no images', inside=True)
-    (tmp_path/'bad.png').write_bytes(b'no'); refused('degrade', tmp_path/'bad.png', tmp_path/'o', says='bad.png', inside=True)
+    refused('degrade', eyes/'hq/images', eyes/'hq/images', says='choose another folder')
+    (tmp_path/'empty').mkdir(); refused('degrade', tmp_path/'empty', tmp_path/'o', says='no images')
+    (tmp_path/'bad.png').write_bytes(b'no'); refused('degrade', tmp_path/'bad.png', tmp_path/'o', says='bad.png')
     assert not (tmp_path/'o').exists()
 
 # train ----------------------------------------------------------------------------------------------------------------------
@@ -164,14 +168,14 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
 
 def test_train_with_a_task(eyes, tmp_path):
     train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--task', 'vessels']
-    out, _ = hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--steps', 4)
+    out, _ = hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-steps', 3, '--steps', 4)
     config = json.loads((tmp_path/'run/config.json').read_text()); assert (config['task'], config['solver']) == ('vessels', 'alternating')
     assert (tmp_path/'run/task.safetensors').is_file() and 'task.safetensors' in out
     log = list(csv.DictReader(open(tmp_path/'run/history.csv')))
     assert all(float(r['task']) > 0 for r in log if r['task']) and {'task', 'task_fit'} <= set(log[0])
-    hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--steps', 6, '--resume')
+    hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-steps', 3, '--steps', 6, '--resume')
     refused(*train, '--masks', eyes/'hq/masks', '--solver', 'joint', '--steps', 8, '--resume', says='solver')
-    refused(*train[:-4], '--masks', eyes/'hq/masks', '--steps', 1, says='--task', inside=True)
+    refused(*train[:-4], '--masks', eyes/'hq/masks', '--steps', 1, says='--task')
     (tmp_path/'m').mkdir(); shutil.copy(eyes/'hq/masks/0000.png', tmp_path/'m/x.png')
     refused(*train, '--masks', tmp_path/'m', '--steps', 1, '--out', tmp_path/'other', says='named like')
 
@@ -184,7 +188,7 @@ def test_train_refuses(eyes, run, tmp_path):
                        (['--lq', eyes/'lq', '--out', tmp_path/'torn', '--resume'], 'checkpoint.pt: damaged'),
                        (['--lq', eyes/'lq', '--out', eyes/'lq/r'], 'lies in --lq'), (['--lq', eyes/'lq', '--out', eyes/'hq/images'], 'lies in --hq'),
                        (['--lq', eyes/'lq', '--out', tmp_path/'r', '--valid-ref', eyes/'hq/images'], '--valid-lq')]:
-        refused('train', '--hq', eyes/'hq/images', '--steps', 2, '--size', 32, '--device', 'cpu', *more, says=says, inside=True)
+        refused('train', '--hq', eyes/'hq/images', '--steps', 2, '--size', 32, '--device', 'cpu', *more, says=says)
 
 # enhance --------------------------------------------------------------------------------------------------------------------
 
@@ -199,7 +203,7 @@ def mixed(tmp_path_factory):
     return d
 
 def test_enhance_keeps_stem_size_kind_and_goes_past_a_bad_file(run, mixed, tmp_path):
-    out, err = hqgnet('enhance', run, mixed, tmp_path/'o', code=1)
+    out, err = hqgnet('enhance', run, mixed, tmp_path/'o', code=1, alone=True)
     assert '7 images' in out and 'broken.png' in err and err.splitlines()[-1] == 'hqgnet: error: 1 of 8 images failed' and len(err.splitlines()) == 2
     made = {p.relative_to(tmp_path/'o').with_suffix('').as_posix(): p for p in (tmp_path/'o').rglob('*.*') if not p.suffix.startswith('.json')}
     src = {p.relative_to(mixed).with_suffix('').as_posix(): p for p in mixed.rglob('*.*') if p.name != 'broken.png'}
@@ -231,18 +235,18 @@ def test_a_guide_changes_the_result(run, eyes, tmp_path):
 
 def test_enhance_refuses(run, eyes, mixed, tmp_path):
     refused('enhance', run, tmp_path/'none', tmp_path/'o', says='no such')
-    (tmp_path/'empty').mkdir(); refused('enhance', run, tmp_path/'empty', tmp_path/'o', says='no images', inside=True)
-    (tmp_path/'file').write_text('x'); refused('enhance', run, eyes/'lq', tmp_path/'file', says='is a file', inside=True)
-    refused('enhance', run, eyes/'lq', eyes/'lq', says='input folder', inside=True)
-    refused('enhance', run, mixed/'sub/broken.png', tmp_path/'o', says='broken.png', inside=True)
-    refused('enhance', run, eyes/'lq', tmp_path/'o', '--guide', tmp_path/'none.png', says='none.png', inside=True)
+    (tmp_path/'empty').mkdir(); refused('enhance', run, tmp_path/'empty', tmp_path/'o', says='no images')
+    (tmp_path/'file').write_text('x'); refused('enhance', run, eyes/'lq', tmp_path/'file', says='is a file')
+    refused('enhance', run, eyes/'lq', eyes/'lq', says='input folder')
+    refused('enhance', run, mixed/'sub/broken.png', tmp_path/'o', says='broken.png')
+    refused('enhance', run, eyes/'lq', tmp_path/'o', '--guide', tmp_path/'none.png', says='none.png')
     shutil.copytree(eyes/'lq', tmp_path/'twins'); shutil.copy(mixed/'sub/photo.jpg', tmp_path/'twins/0002.jpg')
-    refused('enhance', run, tmp_path/'twins', tmp_path/'o', says='0002.jpg', inside=True)
+    refused('enhance', run, tmp_path/'twins', tmp_path/'o', says='0002.jpg')
     assert not (tmp_path/'o').exists() or not any((tmp_path/'o').iterdir())
 
 def test_damaged_models_are_refused(run, eyes, tmp_path):
     refused('enhance', tmp_path/'none', eyes/'lq', tmp_path/'o', says='not found')
-    refused('info', eyes/'lq', says='hqgnet train', inside=True)
+    refused('info', eyes/'lq', says='hqgnet train')
     bad = tmp_path/'bad'
     def remade(name, data):
         shutil.rmtree(bad, ignore_errors=True); bad.mkdir()
@@ -253,7 +257,7 @@ def test_damaged_models_are_refused(run, eyes, tmp_path):
     for name, data, says in [('model.safetensors', weights[:len(weights)//2], 'damaged'), ('model.safetensors', b'', 'damaged'),
                              ('config.json', b'{', 'config.json'), ('config.json', other(schema=99), 'schema'),
                              ('config.json', other(model={**conf['model'], 'widths': [8, 8, 8, 8]}), 'does not fit')]:
-        remade(name, data); refused('info', bad, says=says, inside=True)
+        remade(name, data); refused('info', bad, says=says)
 
 # compare --------------------------------------------------------------------------------------------------------------------
 
@@ -271,16 +275,16 @@ def test_compare_with_a_task(eyes, tmp_path):
     again, err = hqgnet(*task, '--solver', 'joint'); assert again == out and err.count('there already') == 3 and 'training' not in err
     for more, says in ((['--masks', eyes/'hq/masks'], '--task'), (['--solver', 'joint'], '--task'), (['--task', 'vessels'], 'give masks'),
                        (['--task', 'vessels', '--masks', eyes/'hq/masks'], '--test-mask'), (['--task', 'grades', '--masks', eyes/'hq/masks'], '--test-grades')):
-        refused(*compare, '--out', tmp_path/'none', *more, says=says, inside=True)
-    refused(*task, '--solver', 'newton', '--out', tmp_path/'none', says='implicit', inside=True)
-    refused(*task, '--task-group', tmp_path/'none.csv', '--out', tmp_path/'none', says='none.csv', inside=True)
+        refused(*compare, '--out', tmp_path/'none', *more, says=says)
+    refused(*task, '--solver', 'newton', '--out', tmp_path/'none', says='implicit')
+    refused(*task, '--task-group', tmp_path/'none.csv', '--out', tmp_path/'none', says='none.csv')
     assert not (tmp_path/'none').exists()
 
 # evaluate, info -------------------------------------------------------------------------------------------------------------
 
 def test_evaluate_prints_a_table_and_writes_numbers(eyes, tmp_path):
     out, _ = hqgnet('evaluate', '--pred', eyes/'lq', '--ref', eyes/'hq/images', '--lq', eyes/'lq', '--mask', eyes/'hq/masks', '--fov', eyes/'hq/fov',
-                    '--json', tmp_path/'e.json')
+                    '--json', tmp_path/'e.json', alone=True)
     assert all(re.search(rf'^\| {m} \| 6 \|', out, re.M) for m in ('no enhancement', 'colour matching', 'CLAHE', 'prediction'))
     res = json.loads((tmp_path/'e.json').read_text(), parse_constant=lambda c: pytest.fail(f'{c} in JSON'))
     row = {r['method']: r for r in res['rows']}
@@ -293,21 +297,21 @@ def test_evaluate_without_inputs_has_one_row(eyes):
 
 def test_evaluate_refuses(eyes, mixed, tmp_path):
     refused('evaluate', '--pred', tmp_path/'none', '--ref', eyes/'hq/images', says='no such')
-    refused('evaluate', '--pred', mixed/'sub', '--ref', eyes/'hq/images', says='share no name', inside=True)
+    refused('evaluate', '--pred', mixed/'sub', '--ref', eyes/'hq/images', says='share no name')
     (tmp_path/'p').mkdir()
     for i in range(6): write_image(tmp_path/f'p/000{i}.png', np.zeros((9, 9, 3), np.uint8))
-    refused('evaluate', '--pred', tmp_path/'p', '--ref', eyes/'hq/images', says='none of 6 images', inside=True)
+    refused('evaluate', '--pred', tmp_path/'p', '--ref', eyes/'hq/images', says='none of 6 images')
 
 def test_evaluate_goes_past_bad_images(eyes, tmp_path):
     for name in ('pred', 'lq'): shutil.copytree(eyes/'lq', tmp_path/name)
     write_image(tmp_path/'pred/0001.png', np.zeros((9, 9, 3), np.uint8)); (tmp_path/'lq/0002.png').unlink()
-    out, err = hqgnet('evaluate', '--pred', tmp_path/'pred', '--ref', eyes/'hq/images', '--lq', tmp_path/'lq', code=1)
+    out, err = hqgnet('evaluate', '--pred', tmp_path/'pred', '--ref', eyes/'hq/images', '--lq', tmp_path/'lq', code=1, alone=True)
     assert len(re.findall(r'^\| [\w ]+ \| 4 \|', out, re.M)) == 5 and '4 images measured' in out, 'the same four images in every row'
     *failed, last = err.splitlines(); assert last == 'hqgnet: error: 2 of 6 images failed' and len(failed) == 2
     assert '0001.png' in failed[0] and '9x9' in failed[0] and '0002' in failed[1] and 'lq: no image' in failed[1]
 
 def test_info(run):
-    out, err = hqgnet('info', run)
+    out, err = hqgnet('info', run, alone=True)
     assert 'colour' in out and '6 low-quality' in out and '32 x 32' in out and '4 steps' in out and 'not for diagnosis' in out and err == ''
     conf = json.loads(hqgnet('info', run/'model.safetensors', '--json')[0])
     assert conf['parameters'] > 1e5 and conf['steps'] == 4
