@@ -89,7 +89,7 @@ def test_several_processes_are_one(folder):
     assert p.returncode and time.time() - t < 500, 'one of them died in the end, on purpose, and the launcher says so'
     each = [json.loads((folder/f'{r}.json').read_text()) if (folder/f'{r}.json').exists() else pytest.fail(p.stderr[-3000:]) for r in range(N)]
     one, others = each[0], each[1:]
-    for k in ('whole', 'parts', 'minutes', 'half', 'task'): assert all(e.get(k) == one[k] for e in others), f'{k}: the same in all processes\n{p.stderr[-3000:]}'
+    for k in ('whole', 'parts', 'minutes', 'half', 'task'): assert all(e.get(k) == one[k] for e in others), f'{k}: the same in all\n{p.stderr[-3000:]}'
     assert all(e['refused'] == [one['refused'][0], k > 0] for k, e in enumerate(each)) and 'holds a run already' in one['refused'][0], 'said once'
     assert all('step 2' in e['stopped'] for e in each) and one['parts'] == one['whole'], 'stopped together, and not a bit is lost'
     assert 1 < one['minutes'][4] < 60, 'the clock of the first'
