@@ -149,10 +149,24 @@ def _lut(item, x, little):
     if len(data) != (n or 65536): raise ValueError('a table of the wrong length')
     return data[np.clip(np.rint(x) - start, 0, len(data) - 1).astype(int)].astype(np.float64), bits
 
+def _palette(ds, little):
+    "(the colours, n x 3, uint8 or uint16; the stored value of the first): pydicom's own way takes no notice of the order of bytes"
+    n, start, bits = (int(v) for v in ds.RedPaletteColorLookupTableDescriptor); n = n or 65536
+    def entries(data):
+        if len(data) >= 2*n: return np.frombuffer(data, '<u2' if little else '>u2', n).astype(np.uint16)
+        data = data if little else np.frombuffer(data, '>u2').astype('<u2').tobytes()                # bytes lie in words, two by two
+        return np.frombuffer(data, np.uint8, n)
+    if 'RedPaletteColorLookupTableData' in ds:
+        if bits not in (8, 16): raise ValueError('colours of neither 8 nor 16 bits')
+        return np.stack([entries(ds[f'{c}PaletteColorLookupTableData'].value) for c in ('Red', 'Green', 'Blue')], -1), start
+    from pydicom.pixels import apply_color_lut                        # tables in segments
+    return apply_color_lut((np.arange(n) + start).astype(np.uint16), ds)[..., :3], start
+
 # %% ../nbs/00f_medical.ipynb #2fc3790d
 _SOF = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 _CODECS = {'50': 'jpeg8', '51': 'jpeg8', '57': 'jpegsof3 jpeg8', '70': 'jpegsof3 jpeg8', '80': 'jpegls', '81': 'jpegls', '90': 'jpeg2k', '91': 'jpeg2k',
            '201': 'htj2k', '202': 'htj2k', '203': 'htj2k'}       # imagecodecs' names, by the end of the transfer syntax 1.2.840.10008.1.2.4.x
+_ENDED = ('50', '51', '201', '202', '203')                      # whose decoders make up what was cut off
 
 def _packed_size(b):
     "(height, width) that a JPEG, JPEG-LS or JPEG 2000 stream says it has; None where it says nothing"
@@ -230,8 +244,10 @@ class _Pixels(Document):
             pixels = ds.PixelData; del ds.PixelData; self._file.close(); self._file, self._at, self._vr = io.BytesIO(pixels), 0, b'OW'
             return len(pixels)
         tag, order = self._file.read(12), 'little' if self._little else 'big'
-        if not tag[4:6].isalpha(): tag = tag[:8]; self._file.seek(-4, 1)            # implicit, whatever was announced
-        self._told = implicit or len(tag) == 12
+        typed = tag[4:6] in (b'OB', b'OW', b'OF', b'OD', b'UN')                     # where an implicit element has its length, which is even: never these
+        if not typed and not implicit and tag[4:6].isalpha(): raise self._bad('pixels of a type that is not known')
+        if not typed: self._file.seek(8 - len(tag), 1); tag = tag[:8]               # implicit, whatever was announced
+        self._told = implicit or typed
         word = [int.from_bytes(tag[i:i + 2], order) for i in (0, 2)]
         if len(tag) < 8 or word[0] != 0x7FE0: raise self._bad('this DICOM file holds no pixels')
         if word[1] != 0x10: raise self._bad('floating-point DICOM pixels; integers of 8 or 16 bits can be used')
@@ -292,13 +308,16 @@ class _Pixels(Document):
 
     def _unpacked(self, k):
         data = b''.join((self._file.seek(at), self._file.read(n))[1] for at, n in self._where[k])
+        way = self._syntax.removeprefix('1.2.840.10008.1.2.4.')
+        if way in _ENDED and b'\xff\xd9' not in data[-64:]: raise self._bad(f'frame {k} is cut off')
+        if way in ('80', '81'): data += b'\xff\xd9'                # CharLS waits for ever where a stream has no end
         if self._syntax == RLE and self._bytes > 64*len(data) or (_packed_size(data) or (self._h, self._w)) != (self._h, self._w):
             raise self._bad(f'frame {k} has another size than announced')
         try: a = self._by_pydicom(data)
         except Exception:
             if (a := self._by_imagecodecs(data)) is None: raise
         if a.shape != (self._h, self._w) + (3,)*(self._spp == 3): raise self._bad(f'frame {k} has another size than announced')
-        return a.astype(self._type)                                # the lower bits of signed numbers are those of unsigned ones
+        return np.ascontiguousarray(a, self._type)                 # the lower bits of signed numbers are those of unsigned ones
 
     def _by_pydicom(self, data):
         from pydicom.encaps import encapsulate
@@ -421,8 +440,8 @@ class _Dicom(_Pixels):
         return convert_color_space(a.astype(np.uint8), *ways)
 
     def _painted(self, raw):
-        from pydicom.pixels import apply_color_lut
-        rgb = apply_color_lut((self._places[raw] + self._low).astype(f'{"ui"[self._signed]}2'), self.ds)[..., :3]
+        table, start = _palette(self.ds, self._little); start -= 65536 if self._signed and start > 32767 else 0
+        rgb = table[np.clip(self._places[raw] + self._low - start, 0, len(table) - 1)]
         deep = rgb.itemsize == 2 and (rgb & 255).any() and (rgb & 255 != rgb >> 8).any()
         return rgb if deep else (rgb >> 8*(rgb.itemsize - 1)).astype(np.uint8)
 
@@ -511,7 +530,8 @@ class _Nifti(Document):
         slope = float(hdr['scl_slope']); self._slope = slope if math.isfinite(slope) and slope else 1.
         inter = float(hdr['scl_inter']); a, b = ((float(hdr[c]) - (inter if math.isfinite(inter) else 0))/self._slope for c in ('cal_min', 'cal_max'))
         if float(hdr['cal_max']) > float(hdr['cal_min']) and math.isfinite(a - b): self._lohi = min(a, b), max(a, b)
-        codes = self._nib.aff2axcodes(hdr.get_best_affine())
+        codes = (None,)*3                                          # how it lies is not known: it is shown as it is stored
+        with contextlib.suppress(Exception): codes = self._nib.aff2axcodes(hdr.get_best_affine())
         self._steps = tuple(-1 if c in ('R', 'A', 'S') else 1 for c in codes[1::-1])              # rows go to P or I, columns to L, as on a screen
         self.facts = dict(kind='nifti', depth=8*base.itemsize, type=str(base), shape=list(shape) + [3]*bool(self._channels), frames=self.n,
                           spacing=[float(z) for z in hdr.get_zooms()], orientation=''.join(c or '?' for c in codes))
@@ -546,15 +566,17 @@ class _Nifti(Document):
         lo, hi = self._range(); t = self._type
         if t.kind == 'u' and t.itemsize <= 2 and (lo, hi) == (0, np.iinfo(t).max) and self._slope > 0:
             return np.ascontiguousarray(self._upright(raw), t.newbyteorder('='))
-        y = np.nan_to_num((np.clip(self._upright(raw).astype(np.float64), lo, hi) - lo)/((hi - lo) or 1.))
-        return (1 - y if self._slope < 0 else y).astype(np.float32)
+        v = self._upright(raw).astype(np.float64); y = (np.clip(v, lo, hi)/2 - lo/2)/((hi/2 - lo/2) or 1.)      # halves: the span may be beyond all numbers
+        return np.nan_to_num(1 - y if self._slope < 0 else y).astype(np.float32)
 
     def _back(self, k, old, new):
         "Slice `k` for the file: what did not change is kept to the bit, NaN and values beyond the range too"
         out = self._raw(k).copy(); view = self._upright(out)
         if self._channels: view[..., :3] = new; return out
-        lo, hi = self._range(); moved = (new != old) & np.isfinite(view); span = (hi - lo)*(1 if self._slope > 0 else -1)
-        v = view[moved].astype(np.float64) + (to_float(new[moved]).astype(np.float64) - to_float(old[moved]))*span
+        lo, hi = self._range(); moved = (new != old) & np.isfinite(view); half = (hi/2 - lo/2)*(1 if self._slope > 0 else -1)
+        v = view[moved].astype(np.float64)/2 + (to_float(new[moved]).astype(np.float64) - to_float(old[moved]))*half
+        if out.dtype.kind == 'f': most = float(np.finfo(out.dtype).max)/2; v = np.clip(v, -most, most)
+        v = 2*v
         if out.dtype.kind != 'f':
             i = np.iinfo(out.dtype); v = np.rint(v); high = v >= float(i.max)
             v = np.where(high, i.max, np.maximum(np.where(high, 0, v), i.min).astype(out.dtype))
@@ -575,6 +597,18 @@ class _Nifti(Document):
 _FORMATS = {'.mkv': ('matroska', 'ffv1'), '.mp4': ('mp4', 'libx264'), '.mov': ('mov', 'libx264')}
 _LOSSLESS = frozenset('ffv1 huffyuv ffvhuff utvideo rawvideo png bmp zlib magicyuv v210 v308 v410 r210 qtrle'.split())
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}                  # FFmpeg's number of a YUV matrix in a film: the same for its scaler
+
+def _announced(head):
+    "The bytes that a film says it has, by its first ones; 0 where it does not say"
+    def number(i):                                                 # of Matroska: (value, where it ends)
+        n = 9 - head[i].bit_length(); v = int.from_bytes(head[i:i + n], 'big') & (1 << 7*n) - 1
+        return (None if v == (1 << 7*n) - 1 else v), i + n
+    if head[:4] == b'RIFF': n = int.from_bytes(head[4:8], 'little'); return n + 8 if 0 < n < 2**32 - 1 else 0
+    with contextlib.suppress(IndexError, TypeError):
+        if head[:4] == b'\x1aE\xdf\xa3':
+            v, i = number(4); i += v
+            if head[i:i + 4] == b'\x18\x53\x80\x67': v, i = number(i + 4); return i + v
+    return 0
 
 class _Video(Document):
     "A film: its frames, decoded one after the other; written lossless (FFV1) into .mkv, nearly so (H.264, CRF 10) into .mp4 or .mov"
@@ -602,6 +636,8 @@ class _Video(Document):
 
     def _measure(self):
         "Times and number of the frames, from the packets; what they look like, from the first"
+        with open(self.path, 'rb') as f: says, have = _announced(f.read(4096)), f.seek(0, 2)
+        if says > have: raise self._bad(f'cut off: {have} bytes of {says}')
         c, s = self._start(); times, packets = [], 0
         self._base, rate = s.time_base, s.average_rate or s.guessed_rate or Fraction(25)
         for p in c.demux(s):

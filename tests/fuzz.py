@@ -5,7 +5,7 @@ python tests/fuzz.py [--n 1000] [--seed 0] [--only FAMILY[,FAMILY]] [--case K] [
 Case k of a seed is always the same file. A process of its own goes through the cases; one that ends it, or takes too long, is a failure of
 that case, and the next process begins behind it. Memory is measured case by case.
 """
-import argparse, contextlib, io, json, os, re, resource, select, shutil, signal, struct, sys, tempfile, time, traceback, warnings, zlib
+import argparse, contextlib, gzip, importlib.util, io, json, os, re, resource, select, shutil, signal, struct, sys, tempfile, time, traceback, warnings, zlib
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, tifffile
@@ -24,6 +24,9 @@ class Case(NamedTuple):
     listed: bool = True                       # is it among the images of its folder
     drop: bool = False                        # it vanishes between listing and reading
     poor: bool = False                        # read by a user who may not
+    frames: bool = False                      # a file for `open_document`; `want` are its frames
+    same: bytes | None = None                 # stored numbers that must be in the file that is written where nothing changed
+    cut: object = None                        # the frames before a piece was cut off: what is read must be the first of them
 
 FAMILIES = {}
 def family(f): FAMILIES[f.__name__] = f; return f
@@ -378,6 +381,347 @@ def no_file(g):
     return Case('a.png', put(make), v if rule == 'read' else None, 'refuse' if rule == 'poor' else rule, listed=bool(listed), poor=rule == 'poor')
 
 
+# medical files: frames, and stored numbers that must come back -------------------------------------------------------------------
+
+def optional(*modules): return family if all(importlib.util.find_spec(m) for m in modules) else lambda f: f
+NAME = 'DOE^JANE'                             # of a patient, who is never quoted
+LONG = ('OB', 'OW', 'OF', 'SQ', 'UN', 'UT')   # types whose length takes four bytes
+IMPLICIT, EXPLICIT, DEFLATED, BIG = (f'1.2.840.10008.1.2{s}' for s in ('', '.1', '.1.99', '.2'))
+RUNS, JPEG, JPEG_LS, JPEG_2000 = (f'1.2.840.10008.1.2.{s}' for s in ('5', '4.50', '4.80', '4.90'))
+
+def elements(ds, implicit=False, order='<'):
+    "Bytes of {number: (type, value)}; a value is text, bytes, a whole number, a list of these, or in a sequence a list of such dictionaries"
+    out = b''
+    for tag, (vr, v) in sorted(ds.items()):
+        if vr == 'SQ' and not isinstance(v, bytes):
+            items = [elements(d, implicit, order) for d in v]
+            v = b''.join(struct.pack(order + 'HHI', 0xFFFE, 0xE000, len(b)) + b for b in items)
+        elif not isinstance(v, bytes):
+            v = v if isinstance(v, list) else [v]
+            v = b''.join(struct.pack(order + ('h' if n < 0 else 'H'), n) for n in v) if vr in ('US', 'SS') else '\\'.join(map(str, v)).encode()
+        length = len(v) + len(v) % 2; v = v.ljust(length, b'\0' if vr in ('UI', *LONG) else b' ')
+        if 0x7FE00010 == tag and v[:4] == b'\xfe\xff\0\xe0': length = 2**32 - 1                        # in boxes
+        head = struct.pack(order + 'HH', tag >> 16, tag & 0xFFFF)
+        out += head + (struct.pack(order + 'I', length) if implicit else vr.encode() + (bytes(2) + struct.pack(order + 'I', length) if vr in LONG else
+                                                                                     struct.pack(order + 'H', length))) + v
+    return out
+
+def dcm(ds, syntax=EXPLICIT, mark=True):
+    "A DICOM file"
+    body = elements(ds, syntax == IMPLICIT, '>' if syntax == BIG else '<')
+    if syntax == DEFLATED: zip = zlib.compressobj(9, zlib.DEFLATED, -15); body = zip.compress(body) + zip.flush()
+    meta = elements({0x00020002: ('UI', '1.2.840.10008.5.1.4.1.1.7'), 0x00020003: ('UI', '1.2.3.4'), 0x00020010: ('UI', syntax)})
+    return (bytes(128) + b'DICM' + elements({0x00020000: ('UL', struct.pack('<I', len(meta)))}) + meta if mark else b'') + body
+
+def boxes(g, *frames):
+    "Compressed frames as a DICOM file holds them, with or without a table, each in one piece or in two"
+    item = lambda b: struct.pack('<HHI', 0xFFFE, 0xE000, len(b) + len(b) % 2) + b + b'\0'*(len(b) % 2)
+    parts = []; parted = frames and frames[0][:1] == b'\xff' and g.random() < .3                                    # run lengths come in one piece
+    for f in frames: half = len(f)//4*2; parts.append(item(f[:half]) + item(f[half:]) if parted and half else item(f))
+    table = np.cumsum([0, *map(len, parts)])[:-1].astype('<u4').tobytes() if g.random() < .5 else b''
+    return item(table) + b''.join(parts) + struct.pack('<HHI', 0xFFFE, 0xE0DD, 0)
+
+def runs(planes):
+    "Run lengths as DICOM has them, without any run"
+    bits = [b''.join(bytes([len(p[k:k + 128]) - 1]) + p[k:k + 128] for k in range(0, len(p), 128)) for p in planes]
+    bits = [b + b'\0'*(len(b) % 2) for b in bits]
+    return struct.pack('<16I', len(bits), *(64 + sum(map(len, bits[:k])) for k in range(len(bits))), *[0]*(15 - len(bits))) + b''.join(bits)
+
+def header(h, w, bits, alloc, high=None, signed=0, pi='MONOCHROME2', samples=1, n=1):
+    ds = {0x00080016: ('UI', '1.2.840.10008.5.1.4.1.1.7'), 0x00080018: ('UI', '1.2.3.4'), 0x00080060: ('CS', 'OT'), 0x00100010: ('PN', NAME),
+          0x00100020: ('LO', 'ID-4711'), 0x0020000D: ('UI', '1.2.3'), 0x0020000E: ('UI', '1.2.3.1'), 0x00280002: ('US', samples), 0x00280004: ('CS', pi),
+          0x00280010: ('US', h), 0x00280011: ('US', w), 0x00280100: ('US', alloc), 0x00280101: ('US', bits),
+          0x00280102: ('US', bits - 1 if high is None else high),
+          0x00280103: ('US', signed)}
+    if n > 1: ds[0x00280008] = ('IS', n)
+    if samples > 1: ds[0x00280006] = ('US', 0)
+    return ds
+
+def on_screen(v, bits, low, pi='MONOCHROME2', slope=None, inter=None, centre=None, width=None):
+    "What is to be seen of the stored values `v`, by the words of the standard; the range of the values where there is no window of use"
+    s = np.arange(low, low + 2**bits).astype(float); table = None
+    if centre is not None and width >= 1:
+        x = s*(slope or 1) + (inter or 0) - centre + .5; table = np.clip(x/(width - 1) + .5, 0, 1) if width > 1 else (x > 0)*1.
+        if table.min() == table.max(): table = None
+    if table is None:
+        lo, hi = (low, s[-1]) if bits == 8 or v.min() == v.max() else (int(v.min()), int(v.max()))
+        table = np.clip((s - lo)/(hi - lo), 0, 1); table = 1 - table if slope is not None and slope < 0 else table
+    table = 1 - table if pi == 'MONOCHROME1' else table; whole = table*(2**bits - 1)
+    if bits in (8, 16) and np.abs(whole - np.rint(whole)).max() < 1e-3: table = np.rint(whole).astype(f'u{bits//8}')
+    else: table = table.astype(np.float32)
+    return table[v - low]
+
+def small(g): return tuple(int(n) for n in g.integers(1, 24, 2)) if g.random() < .9 else pick(g, (1, 1), (1, 300), (200, 1))
+
+ODDITIES = [{0x00090010: ('LO', 'NOBODY'), 0x00091001: ('UN', b'\xff'*31), 0x00091002: ('OB', bytes(500))},                              # private
+            {0x00081140: ('SQ', [{0x00081150: ('UI', '1.2'), 0x00081140: ('SQ', [{}])}, {}])}, {0x00081140: ('SQ', [])},               # sequences in sequences
+            {0x00281053: ('DS', 'x'), 0x00281050: ('DS', NAME), 0x00281051: ('DS', '')}, {0x00281050: ('DS', '5'), 0x00281051: ('DS', '0')},
+            {0x00281050: ('DS', '5'), 0x00281051: ('DS', '-9')}, {0x00281050: ('DS', 'nan'), 0x00281051: ('DS', 'inf')},
+            {0x00283010: ('SQ', [{0x00283002: ('US', [9, 0, 8]), 0x00283006: ('OW', bytes(6))}])}, {0x00283010: ('SQ', [{}])},        # a table too short, none
+            {0x00283000: ('SQ', [{0x00283002: ('US', [0, 0, 0]), 0x00283006: ('OW', b'')}])}, {0x52009230: ('SQ', [{}])},
+            {0x52009229: ('SQ', [{0x00289110: ('SQ', [])}]), 0x52009230: ('SQ', [])}, {0x00180040: ('IS', NAME), 0x00181063: ('DS', '0')},
+            {0x00280030: ('DS', '0\\nan')}, {0x00200037: ('DS', 'a')}, {0x00080005: ('CS', 'NO SUCH')}, {0x00080008: ('CS', '')}]
+
+@optional('pydicom')
+def dicom_odd(g):
+    "Depths, signs, byte orders, windows, palettes and colours, with private and strange elements beside: each is shown rightly, and comes back"
+    syntax, n, (h, w) = pick(g, EXPLICIT, EXPLICIT, IMPLICIT, BIG, DEFLATED), pick(g, 1, 1, 1, 2, 3), small(g); order = '>' if syntax == BIG else '<'
+    how, more = pick(g, 'grey', 'grey', 'grey', 'colour', 'palette'), pick(g, {}, pick(g, *ODDITIES)); same = None
+    if how == 'grey':
+        bits, alloc = pick(g, (8, 8), (8, 16), (10, 16), (12, 16), (12, 16), (14, 16), (16, 16), (16, 16), (5, 8)); signed = int(g.integers(2))
+        low = -2**(bits - 1) if signed else 0; v = g.integers(low, low + 2**bits, (n, h, w)); shift = pick(g, 0, 0, alloc - bits)
+        raw = ((v & 2**bits - 1) << shift).astype(f'u{alloc//8}')
+        if g.random() < .2: raw |= (g.integers(0, 2**alloc, v.shape) & ~((2**bits - 1) << shift) & 2**alloc - 1).astype(raw.dtype)    # an overlay of old
+        pi, slope, inter, centre, width = pick(g, 'MONOCHROME1', 'MONOCHROME2'), *pick(g, (None, None), (1, 0), (-2, 5), (.5, -1024), (-1, None)), None, None
+        if g.random() < .6: centre, width = pick(g, (0, 0), (30, 1), (100, 50.5), (40, 400), (-600, 1500), (1e6, 2), (2**bits//2, 2**bits))
+        ds = header(h, w, bits, alloc, bits - 1 + shift, signed, pi, 1, n)
+        if slope is not None: ds[0x00281053] = 'DS', slope
+        if inter is not None: ds[0x00281052] = 'DS', inter
+        if centre is not None: ds |= {0x00281050: ('DS', [centre, 1]), 0x00281051: ('DS', [width, 1])}
+        want = on_screen(v, bits, low, pi, slope, inter, centre, width); same = raw.astype(raw.dtype.newbyteorder(order)).tobytes()
+        if any(t in more for t in (0x00281050, 0x00281053)): want = on_screen(v, bits, low, pi, None if 0x00281053 in more else slope, inter)
+    elif how == 'colour':
+        bits, planar = pick(g, 8, 8, 16), int(g.integers(2)); want = raw = g.integers(0, 2**bits, (n, h, w, 3)).astype(f'u{bits//8}')
+        ds = header(h, w, bits, bits, pi='RGB', samples=3, n=n); ds[0x00280006] = 'US', planar
+        same = (np.moveaxis(raw, -1, 1) if planar else raw).astype(raw.dtype.newbyteorder(order)).tobytes()
+    else:
+        bits = pick(g, 8, 16); raw, lut = draw(g, 8, size=(n*h, w)).reshape(n, h, w), g.integers(0, 2**bits, (3, 256)).astype(f'u{bits//8}')
+        ds = header(h, w, 8, 8, pi='PALETTE COLOR', n=n); want = lut.T[raw]
+        if bits == 16: lut[0, 0], want = 0x1234, want.copy(); want[raw == 0, 0] = 0x1234               # so that it is deep for sure
+        if bits == 16 and not (raw == 0).any(): raw[0, 0, 0], want[0, 0, 0] = 0, lut[:, 0]
+        for k in range(3): ds |= {0x00281101 + k: ('US', [256, 0, bits]), 0x00281201 + k: ('OW', lut[k].astype(lut.dtype.newbyteorder(order)).tobytes())}
+        if bits == 8 and order == '>':
+            for k in range(3): ds[0x00281201 + k] = 'OW', lut[k].view('<u2').astype('>u2').tobytes()
+    data = raw.tobytes() if how == 'palette' else same
+    ds[0x7FE00010] = 'OB' if raw.itemsize == 1 and syntax != IMPLICIT else 'OW', data
+    return Case(pick(g, 'a.dcm', 'a.IMA', 'a.dicom') if syntax == DEFLATED or g.random() < .8 else pick(g, 'IM1', '1.2.840.113.7'),
+                dcm(ds | {t: v for t, v in more.items() if how == 'grey' or t >> 16 != 0x28}, syntax), want, 'read', frames=True, same=same)
+
+@optional('pydicom')
+def dicom_wrong(g):
+    "One thing is missing, or is what it cannot be"
+    n, (h, w) = pick(g, 1, 3), small(g); v = g.integers(0, 4096, (n, h, w)).astype('<u2'); ds = header(h, w, 12, 16, n=n); ds[0x7FE00010] = 'OW', v.tobytes()
+    spp, pi, many, rows, cols = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011
+    alloc, stored, high, sign = 0x00280100, 0x00280101, 0x00280102, 0x00280103
+    us = lambda tag, *values: {tag: ('US', pick(g, *values))}; pal = header(h, w, 8, 8, pi='PALETTE COLOR', n=1)
+    tables = lambda d, size: {t + k: x for k in range(3) for t, x in ((0x00281101, ('US', d)), (0x00281201, ('OW', bytes(size))))}
+    change, rule = pick(g, ({0x7FE00010: None}, 'refuse'), ({rows: None}, 'refuse'), ({alloc: None}, 'refuse'), (us(rows, 0), 'refuse'),
+        (us(rows, 65535), 'refuse'),
+        (us(cols, h*w*n*4 + 1), 'refuse'), ({rows: ('US', 65535), cols: ('US', 65535), many: ('IS', 2**31 - 1)}, 'refuse'),
+        (us(rows, 65535) | us(cols, 2700), 'refuse'), (us(alloc, 0, 1, 4, 12, 24, 32, 64, 65535), 'refuse'), (us(alloc, 8), 'refuse'),
+        (us(stored, 17, 0, 65535), 'refuse'), (us(high, 16, 3, 65535), 'refuse'), (us(sign, 2, 65535), 'refuse'), (us(spp, 0, 2, 3, 4, 5, 65535), 'refuse'),
+        ({pi: ('CS', pick(g, 'CMYK', NAME, 'RGB', 'HSV', 'YBR_FULL'))}, 'refuse'), ({pi: ('CS', '')}, 'read'), ({pi: None}, 'read'),
+        ({many: ('IS', pick(g, n + 1, 10**6, 2**31 - 1, 2**31, -1, 'many', '1e9'))}, 'refuse'), ({many: ('IS', '0' if n == 1 else '1')}, 'read'),
+        ({rows: ('LO', 'ten')}, 'refuse'), ({cols: ('US', b'\1')}, 'any'), ({rows: ('US', [h, h])}, 'any'),
+        ({rows: ('FD', struct.pack('<d', np.nan))}, 'refuse'),
+        ({0x7FE00010: ('OW', v.tobytes()[:-2])}, 'refuse'), ({0x7FE00010: ('OW', b'')}, 'refuse'), ({0x7FE00010: ('OW', v.tobytes() + bytes(2**12))}, 'read'),
+        ({0x7FE00010: None, 0x7FE00008: ('OF', bytes(4*h*w*n))}, 'refuse'), (pal, 'refuse'), (pal | tables([256, 0, 8], 9), 'any'),
+        (pal | tables([0, 0, 99], 0), 'refuse'), (pal | tables([3, 65535, 16], 6), 'any'), (pal | tables([256, 0], 256), 'refuse'),
+        (pal | us(alloc, 16), 'refuse'),
+        ({0x00281101: ('US', [256, 0, 8])}, 'read'), ({0x00280120: ('US', 0), 0x00280121: ('US', 4095)}, 'any'), ({0x00280120: ('US', 7)}, 'any'))
+    ds = {t: x for t, x in (ds | change).items() if x is not None}; want = None
+    if rule == 'read': want = on_screen(v[:1] if many in change else v, 12, 0)
+    data = dcm(ds, pick(g, EXPLICIT, EXPLICIT, IMPLICIT, BIG) if rule == 'refuse' else EXPLICIT)
+    # in the words before, instead: no such syntax, no syntax, a sequence that never ends, a length beyond the file
+    if g.random() < .2:
+        broken = pick(g, b'1.2.840.10008.1.9', b'1.2.840.10008.1.2.4.99\0', b'1.2.840.10008.5.1.4.1.1.7\0', NAME.encode())
+        whole = dcm(header(h, w, 12, 16) | {0x7FE00010: ('OW', v.tobytes())})
+        at = whole.index(b'\x08\0\x60\0CS'); sq = b'\x08\0\x40\x11SQ\0\0'
+        data, rule, want = pick(g, (dcm(ds, broken.decode()), 'any', None), (dcm(ds, RUNS), 'any', None),
+            (whole[:at] + sq + b'\xff'*4 + whole[at:], 'any', None),
+                                (whole[:at] + sq + b'\xff\xff\xff\x7f' + whole[at:], 'any', None), (whole[:at] + sq + b'\x08\0\0\0' + whole[at:], 'any', None),
+                                (whole[:at] + b'\x08\0\x60\0CS\xff\xff' + whole[at:], 'any', None))
+    return Case('a.dcm', data, want, rule, frames=True)
+
+@optional('pydicom')
+def dicom_packed(g):
+    "Compressed, in boxes; a third of the streams are damaged, are of another size, or are fewer than was said"
+    import imagecodecs
+    n, (h, w), how = pick(g, 1, 1, 2, 3), (int(g.integers(9, 40)), int(g.integers(9, 40))), pick(g, RUNS, RUNS, JPEG, JPEG_LS, JPEG_2000)
+    bits = pick(g, 8, 8, 12, 16) if how != JPEG else 8
+    colour = bits == 8 and g.random() < .3; v = g.integers(0, 2**bits, (n, h, w, 3) if colour else (n, h, w)).astype(np.uint8 if bits == 8 else '<u2')
+    if how == JPEG: v = np.stack([np.resize(smooth(g, 3 if colour else 1), v.shape[1:]) for _ in range(n)])
+    bad = pick(g, *['']*6, 'cut', 'cut', 'flip', 'size', 'fewer', 'noise', 'more')
+    byte = lambda a: a.astype(np.uint8).tobytes()
+    def code(a):
+        if how == RUNS: return runs([byte(p) for p in (np.moveaxis(a, -1, 0) if colour else [a] if bits == 8 else [a >> 8, a & 255])])
+        if how == JPEG: return saved(Image.fromarray(a), 'JPEG', quality=95, subsampling=0)
+        return imagecodecs.jpegls_encode(a) if how == JPEG_LS else imagecodecs.jpeg2k_encode(a, level=0, codecformat='j2k', reversible=True, bitspersample=bits)
+    coded = [code(a) for a in v]
+    hit = int(g.integers(n)); b = coded[hit]
+    if bad == 'cut': coded[hit] = b[:int(g.integers(len(b)))]
+    if bad == 'flip': k = int(g.integers(len(b))); coded[hit] = b[:k] + bytes([b[k] ^ 1 << int(g.integers(8))]) + b[k + 1:]
+    if bad == 'noise': coded[hit] = pick(g, b'', g.bytes(99), b'\xff\xd8\xff\xff', b'\xff\x4f\xff\x51' + bytes(60), bytes(64),
+        struct.pack('<16I', 1, 2**31, *[0]*14), b)
+    if bad == 'fewer': coded = coded[:-1]
+    if bad == 'more': coded += coded[-1:]
+    pi = 'MONOCHROME2' if not colour else 'YBR_FULL' if how == JPEG else 'YBR_RCT' if how == JPEG_2000 else 'RGB'
+    ds = header(h + 3*(bad == 'size'), w, bits, 8 if bits == 8 else 16, pi=pi, samples=3 if colour else 1, n=n) | {0x7FE00010: ('OB', boxes(g, *coded))}
+    want = v.astype(v.dtype.newbyteorder('=')) if colour else on_screen(v, bits, 0)
+    data = dcm(ds, how); same = None
+    if not bad and how != JPEG: same = v.tobytes()
+    rule = 'read' if not bad else 'refuse' if bad in ('size', 'fewer') else 'any'
+    return Case('a.dcm', data, want if bad in ('', 'cut') else None, rule, how == JPEG, frames=True, same=same)
+
+@optional('pydicom')
+def dicom_broken(g):
+    "A piece of a sound file is missing or another: the pixels of what is read are right, where the header was not hit"
+    return damaged(g, pick(g, dicom_odd, dicom_odd, dicom_packed))
+
+def damaged(g, make):
+    while (c := make(g)).rule != 'read': pass
+    c = c._replace(name=c.name if c.name[0] == 'a' else 'a.dcm')        # without a name, only its mark tells what it is
+    d, how = c.data, pick(g, 'cut', 'cut', 'flip', 'flip', 'flip', 'hole', 'splice'); a, b = sorted(int(k) for k in g.integers(0, len(d), 2))
+    if how == 'cut': return c._replace(data=d[:a], rule='any', want=None, same=None, cut=c.want)
+    if how == 'flip':
+        e = bytearray(d)
+        for _ in range(pick(g, 1, 1, 2, 8)): e[int(g.integers(min(len(d), pick(g, 200, 700, len(d)))))] ^= 1 << int(g.integers(8))
+        d = bytes(e)
+    else: d = d[:a] + (bytes(b - a) if how == 'hole' else b'') + d[b:]
+    return c._replace(data=d, want=None, rule='any', same=None)
+
+CODES = {2: 'u1', 4: 'i2', 8: 'i4', 16: 'f4', 64: 'f8', 256: 'i1', 512: 'u2', 768: 'u4', 1024: 'i8', 1280: 'u8'}
+
+def nii(v, code, order='<', new=False, slope=0, inter=0, cal=(0, 0), rows=None, dims=None, bits=None, at=None, magic=None):
+    "A NIfTI file; `dims`, `code`, `at`, `magic`: what it says instead of the truth"
+    dims = list(dims if dims is not None else (v.ndim, *v.shape)); dims += [1]*(8 - len(dims)); bits = 8*v.itemsize if bits is None else bits
+    rows = np.eye(4)[:3] if rows is None else rows
+    if not new:
+        at = 352 if at is None else at; magic = b'n+1\0' if magic is None else magic
+        head = struct.pack(order + 'i10s18sihcB8h3f4h8f3fhBB4f2i80s24s2h6f12f16s4s', 348, b'', b'', 0, 0, b'r', 0, *dims, 0, 0, 0, 0, code, bits, 0, 1, 2, 3,
+            4, 1, 1, 1, 1, at, slope, inter,
+                           0, 0, 10, *cal[::-1], 0, 0, 0, 0, NAME.encode(), b'', 0, 1, *[0]*6, *np.ravel(rows), b'', magic)
+    else:
+        at = 544 if at is None else at; magic = b'n+2\0\r\n\x1a\n' if magic is None else magic
+        head = struct.pack(order + 'i8s2h8q3d8dq2d2d2d2q80s24s2i6d12d2i16s', 540, magic, code, bits, *dims, 0, 0, 0, 1, 2, 3, 4, 1, 1, 1, 1, int(at), slope,
+            inter, *cal[::-1], 0, 0, 0, 0,
+                           NAME.encode(), b'', 0, 1, *[0]*6, *np.ravel(rows), 10, 0, b'') + struct.pack(order + 'iB15s', 0, 0, b'')
+    return head + bytes(4) + v.astype(v.dtype.newbyteorder(order)).tobytes('F')
+
+def gz(b): return gzip.compress(b, 1, mtime=0)
+
+@optional('nibabel')
+def nifti_odd(g):
+    "Types, byte orders, axes from 2 to 7, every way to lie, slopes, ranges for display, NaN and infinite voxels"
+    code = pick(g, *CODES); t = np.dtype(CODES[code])
+    shape = tuple(int(k) for k in g.integers(1, 14, 2)) + pick(g, (), (3,), (3,), (2, 2), (2, 1, 2), (1, 1, 1, 1, 2))
+    v = g.normal(50, 30, shape).clip(-100, 120).astype(t) if t.kind != 'u' else g.integers(0, min(2**(8*t.itemsize), 2**62), shape).astype(t)
+    if t.kind == 'f' and g.random() < .6: v[g.random(shape) < .3] = pick(g, np.nan, np.nan, np.inf, -np.inf)
+    if t.kind == 'f' and g.random() < .2: v[(0,)*v.ndim] = np.finfo(t).max; v[(-1,)*v.ndim] = np.finfo(t).min
+    if g.random() < .1: v[...] = 7
+    axes, signs = g.permutation(3), g.choice([-1., 1.], 3); rows = np.zeros((3, 4)); rows[axes, range(3)] = signs*2; rows[:, 3] = 5
+    slope, inter = pick(g, (0, 0), (0, 0), (1, 0), (2.5, -7), (-2, 5), (np.nan, np.nan), (np.inf, 1))
+    cal = pick(g, (0, 0), (0, 0), (10, 90), (90, 10), (np.nan, 4)); new = g.random() < .3
+    data = nii(v, code, pick(g, '<', '>'), new, slope, inter, cal, rows); m = slope if np.isfinite(slope) and slope else 1.
+    ok = np.isfinite(v); lo, hi = (float(v[ok].min()), float(v[ok].max())) if ok.any() else (0., 0.)
+    if cal == (10, 90): lo, hi = sorted((c - inter*np.isfinite(inter) - 0)/m if np.isfinite(inter) else c/m for c in (np.float64(np.float32(10)), 90.))
+    flat = v.reshape(*shape[:2], -1, order='F'); frames = np.moveaxis(flat, -1, 0).swapaxes(1, 2)[:, ::-1 if signs[1] > 0 else 1, ::-1 if signs[0] > 0 else 1]
+    if t.kind == 'u' and t.itemsize < 4 and (lo, hi) == (0, np.iinfo(t).max) and m > 0: want = np.ascontiguousarray(frames)
+    else:
+        half = np.clip(frames/2., lo/2, hi/2); y = (half - lo/2)/((hi/2 - lo/2) or 1.); y = 1 - y if m < 0 else y
+        want = np.where(np.isnan(y), 0, y).astype(np.float32)
+    zip = g.random() < .4; same = data[544 if new else 352:]
+    return Case('a.nii.gz' if zip or g.random() < .1 else 'a.nii', gz(data) if zip else data, want, 'read', frames=True, same=same)
+
+@optional('nibabel')
+def nifti_wrong(g):
+    "One field of the header is what it cannot be"
+    v = g.integers(-9, 999, (5, 4, 3)).astype('<i2'); new = g.random() < .3; most = 2**62 if new else 32767
+    how, rule = pick(g, (dict(dims=(3, 0, 4, 3)), 'refuse'), (dict(dims=(3, 5, 4, 0)), 'refuse'), (dict(dims=(3, -5, 4, 3)), 'refuse'),
+        (dict(dims=(0, 5, 4, 3)), 'refuse'), (dict(dims=(1, 60)), 'refuse'),
+        (dict(dims=(8, 5, 4, 3)), 'refuse'), (dict(dims=(-1, 5, 4, 3)), 'refuse'), (dict(dims=(99, 5, 4, 3)), 'any'),
+        (dict(dims=(3, most, most, most)), 'refuse'), (dict(dims=(3, 5, 4, most)), 'refuse'),
+        (dict(dims=(7, *[most]*7)), 'refuse'), (dict(dims=(3, 5, 4, 4)), 'refuse'), (dict(dims=(3, 5, 4, 2)), 'read'), (dict(dims=(2, 5, 4, 3)), 'read'),
+        (dict(code=0), 'refuse'), (dict(code=1), 'refuse'), (dict(code=32), 'refuse'),
+        (dict(code=1536), 'refuse'), (dict(code=99), 'refuse'), (dict(code=-1), 'refuse'), (dict(code=1792), 'refuse'), (dict(bits=3), 'any'),
+        (dict(at=0), 'any'), (dict(at=2), 'refuse'), (dict(at=-400), 'refuse'),
+        (dict(at=9e8), 'refuse'), (dict(at=1e30), 'refuse') if not new else (dict(at=2**62), 'refuse'),
+        (dict(at=np.nan), 'refuse') if not new else (dict(at=-2**62), 'refuse'), (dict(magic=b'ni1\0' if not new else b'ni2\0\r\n\x1a\n'), 'refuse'),
+        (dict(magic=b'abcd'), 'refuse'), (dict(magic=bytes(4)), 'refuse'), (dict(rows=np.zeros((3, 4))), 'read'), (dict(rows=np.full((3, 4), np.nan)), 'read'),
+        (dict(rows=np.full((3, 4), np.inf)), 'read'),
+        (dict(rows=np.array([[1, 1, 0, 0.], [1, 1, 0, 0], [0, 0, 1, 0]])), 'read'), (dict(rows=np.full((3, 4), 3e38)), 'read'),
+        (dict(slope=1e-38, inter=3e38), 'read'), (dict(slope=-3e38, cal=(-3e38, 3e38)), 'read'), (dict(cal=(5, 5)), 'read'))
+    data = nii(v, **({'code': 4, 'new': new} | how)); zip = g.random() < .4
+    if g.random() < .2: data, rule = pick(g, (data[:int(g.integers(1, 352))], 'refuse'), (data[:-1], 'refuse'), (struct.pack('>i', 348) + data[4:], 'any'),
+        (bytes(4) + data[4:], 'any'), (data[:44 if new else 346], 'refuse'))
+    if zip:
+        data = gz(data)
+        if g.random() < .4: data, rule = pick(g, (data[:int(g.integers(1, len(data)))], 'refuse'), (data[:-8] + bytes(8), 'refuse'),
+            (data[:10] + g.bytes(90), 'refuse'), (gz(bytes(352)), 'refuse'), (gz(gz(data)), 'refuse'), (data + data, 'any'))
+    return Case('a.nii.gz' if zip else 'a.nii', data, None, rule, frames=True)
+
+@optional('nibabel')
+def nifti_broken(g): return damaged(g, nifti_odd)
+
+def riff(kind, *parts): return kind + struct.pack('<I', sum(map(len, parts))) + b''.join(parts)
+
+def avi(x, rate=25, code=b'\0\0\0\0', says=None, sound=False):
+    "An uncompressed film: `x` n x h x w x 3; with `sound`, sound and no film"
+    n, h, w = x.shape[:3]; rows = np.pad(x[:, ::-1, :, ::-1].reshape(n, h, 3*w), ((0, 0), (0, 0), (0, -3*w % 4))); says = says or (h, w, n)
+    strh = struct.pack('<4s4sIHHIIIIIIIIhhhh', b'auds' if sound else b'vids', b'\0\0\0\0' if sound else b'DIB ', 0, 0, 0, 0, 1, 8000 if sound else rate, 0,
+        says[2], h*w*3, 2**32 - 1, 0, 0, 0, w, h)
+    strf = struct.pack('<HHIIHH', 1, 1, 8000, 8000, 1, 8) if sound else struct.pack('<IiiHH4sIIIII', 40, says[1], says[0], 1, 24, code, h*w*3, 0, 0, 0, 0)
+    avih = struct.pack('<14I', 10**6//rate, 0, 0, 0x10, says[2], 0, 1, h*w*3, says[1] & 2**32 - 1, says[0] & 2**32 - 1, 0, 0, 0, 0)
+    name = b'00wb' if sound else b'00db'; chunks = [riff(name, r.tobytes() + b'\0'*(r.size % 2)) for r in rows]
+    idx, at = b'', 4
+    for c in chunks: idx += struct.pack('<4sIII', name, 16, at, len(c) - 8); at += len(c)
+    hdrl = riff(b'LIST', b'hdrl', riff(b'avih', avih), riff(b'LIST', b'strl', riff(b'strh', strh), riff(b'strf', strf)))
+    return riff(b'RIFF', b'AVI ', hdrl, riff(b'LIST', b'movi', *chunks), riff(b'idx1', idx))
+
+def film(x, name, codec, pix, rate=25, sound=False):
+    "The bytes of a film by PyAV, the same each time"
+    import av
+    f = io.BytesIO(); kind = {'mkv': 'matroska', 'mp4': 'mp4', 'mov': 'mov', 'webm': 'webm', 'avi': 'avi'}[name]
+    with av.open(f, 'w', format=kind, options={'fflags': 'bitexact'}) as c:
+        if sound:
+            codec, kind, t = ('pcm_s16le', 's16', np.int16) if name == 'mkv' else ('aac', 'fltp', np.float32)
+            s = c.add_stream(codec, rate=16000); s.codec_context.layout = 'mono'; a = av.AudioFrame.from_ndarray(np.zeros((1, 4096), t), kind, 'mono')
+            a.rate, a.pts = 16000, 0; c.mux([*s.encode(a), *s.encode(None)])
+        else:
+            s = c.add_stream(codec, rate=rate, options={'crf': '10', 'threads': '1'} if codec == 'libx264' else {}); s.height, s.width = x.shape[1:3]
+            s.pix_fmt = pix
+            seen = 'rgb24' if x.ndim == 4 else 'gray' if x.itemsize == 1 else 'gray16le'
+            for a in x: c.mux(s.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(a), seen).reformat(format=pix)))
+            c.mux(s.encode(None))
+    return f.getvalue()
+
+@optional('av')
+def film_odd(g):
+    "Containers and codecs, few frames and small ones"
+    n, (h, w) = pick(g, 1, 2, 5, 12), (int(g.integers(2, 40)), int(g.integers(2, 40))); rgb = g.integers(0, 256, (n, h, w, 3)).astype(np.uint8)
+    deep = g.integers(0, 65536, (n, h, w)).astype(np.uint16)
+    how = pick(g, 'raw', 'raw', 'ffv1', 'grey', 'deep', 'h264')
+    if how == 'raw': return Case('a.avi', avi(rgb, pick(g, 1, 25, 60)), rgb, 'read', frames=True)
+    if how == 'ffv1': return Case('a.mkv', film(rgb, 'mkv', 'ffv1', 'bgr0'), rgb, 'read', frames=True)
+    if how == 'grey': return Case('a.mkv', film(rgb[..., 0], 'mkv', 'ffv1', 'gray'), rgb[..., 0], 'read', frames=True)
+    if how == 'deep': return Case('a.mkv', film(deep, 'mkv', 'ffv1', 'gray16le'), deep, 'read', frames=True)
+    x = smooth(g)[:20, :20]; x = np.stack([np.roll(x, k, 0) for k in range(n)]); name = pick(g, 'mp4', 'mov', 'mkv')
+    return Case(f'a.{name}', film(x, name, 'libx264', 'yuv444p'), x, 'read', True, frames=True)
+
+@optional('av')
+def film_wrong(g):
+    "No film in it: sound alone, no frames, sizes that are none or too large, lists of other files, and what has only the name"
+    x = g.integers(0, 256, (3, 9, 12, 3)).astype(np.uint8); whole = film(x, 'mkv', 'ffv1', 'bgr0')
+    name, data, rule = pick(g, ('a.avi', avi(x, sound=True), 'refuse'), ('a.mkv', film(x, 'mkv', '', '', sound=True), 'refuse'),
+        ('a.mp4', film(x, 'mp4', '', '', sound=True), 'refuse'),
+        ('a.avi', avi(x[:0]), 'refuse'), ('a.mp4', b'\0\0\0\x14ftypisom\0\0\2\0isom', 'refuse'),
+        ('a.mp4', b'\0\0\0\x14ftypisom\0\0\2\0isom\0\0\0\x08moov', 'refuse'),
+        ('a.avi', avi(x, says=(0, 0, 3)), 'refuse'), ('a.avi', avi(x, says=(-9, 12, 3)), 'any'), ('a.avi', avi(x, says=(2**15, 2**15, 3)), 'refuse'),
+        ('a.avi', avi(x, says=(9, 12, 10**6)), 'any'),
+        ('a.avi', avi(x, says=(2**31 - 1, 2**31 - 1, 3)), 'refuse'), ('a.avi', avi(x, code=b'XVID'), 'any'), ('a.avi', avi(x, code=b'ZZZZ'), 'refuse'),
+        ('a.mkv', whole[:4], 'refuse'), ('a.mkv', whole[:99], 'refuse'),
+        ('a.webm', b'\x1aE\xdf\xa3' + g.bytes(400), 'refuse'), ('a.mp4', b'\0\0\0\x20ftypisom' + g.bytes(400), 'refuse'),
+        ('a.avi', b'RIFF\xff\xff\xff\xffAVI ' + g.bytes(400), 'refuse'), ('a.mov', b'\0\0\0\x08wide', 'refuse'),
+        ('a.mp4', b'#EXTM3U\nhttp://127.0.0.1:9/x.ts\n', 'refuse'), ('a.mkv', b"ffconcat version 1.0\nfile '/etc/passwd'\n", 'refuse'),
+        ('a.avi', b'', 'refuse'), ('a.webm', bytes(999), 'refuse'), ('a.mov', g.bytes(999), 'refuse'),
+        ('a.mp4', whole, 'read'), ('a.mkv', avi(x), 'read'), ('a.mp4', b'\0\0\0\0mdat' + bytes(400), 'refuse'),
+        ('a.mov', b'\xff\xff\xff\xffmoov' + bytes(40), 'refuse'), ('a.mp4', b'\0\0\0\x1cftypheic' + g.bytes(80), 'refuse'))
+    return Case(name, data, x if rule == 'read' else None, rule, frames=True)
+
+@optional('av')
+def film_broken(g): return damaged(g, film_odd)
+
+
 # the judge --------------------------------------------------------------------------------------------------------------------
 
 def case(seed, k, only=()):
@@ -399,10 +743,11 @@ def kind(img):
     ok = ok and (img.ndim == 2 or img.ndim == 3 and img.shape[2] == 3) and (img.dtype != np.float32 or 0 <= img.min() <= img.max() <= 1)
     return [] if ok else [f'gave {getattr(img, "dtype", type(img))} {getattr(img, "shape", "")}']
 
-def differs(got, want, near):
+def differs(got, want, near, room=0):
     "What is wrong with pixels beside those that are known"
     if got.shape != want.shape or got.dtype != want.dtype: return [f'gave {got.dtype} {got.shape}, not {want.dtype} {want.shape}']
     if near: off = np.abs(got.astype(float) - want).mean()/np.iinfo(want.dtype).max; return [f'is off by {off:.3f}'] if off > .02 else []
+    if want.dtype == np.float32 and room: off = np.abs(got - want).max(); return [f'is off by {off:.2g}'] if not off < room else []
     return [] if np.array_equal(got, want) else [f'differs in {(got != want).mean():.1%} of the values']
 
 @contextlib.contextmanager
@@ -416,6 +761,7 @@ def as_poor(poor):
 
 def judge(c, d, enhancer, strength):
     "(outcome, what is wrong) of one case in an empty folder"
+    if c.frames: return judge_document(c, d, enhancer, strength)
     from hqgnet_nb.core import ImageError, UserError, list_images, read_image
     src, out = d/'in', d/'out'; src.mkdir(); out.mkdir(); d.chmod(0o755); out.chmod(0o777); path = src/c.name; bad = []
     c.data(src) if callable(c.data) else path.write_bytes(c.data)
@@ -451,6 +797,49 @@ def judge(c, d, enhancer, strength):
         got = read_image(images[Path(name).stem]); want = want if want.dtype != np.float32 else np.rint(want*65535.).astype(np.uint16)
         if (got.shape, got.dtype) != (want.shape, want.dtype): bad.append(f'folder: {got.dtype} {got.shape} of {want.dtype} {want.shape}')
         if strength == 0 and not bad: bad += [f'folder: {w}' for w in differs(got, want, want.dtype == np.uint16)]
+    return outcome, bad
+
+def judge_document(c, d, enhancer, strength):
+    "(outcome, what is wrong) of a file of frames, in an empty folder"
+    from hqgnet_nb.batch import plan_outputs
+    from hqgnet_nb.core import ImageError, UserError
+    from hqgnet_nb.medical import list_documents, open_document
+    src, out = d/'in', d/'out'; src.mkdir(); path = src/c.name; path.write_bytes(c.data); bad, outcome, x = [], 'refused', None
+    def opened(p):
+        with open_document(p) as doc:
+            if doc.facts.get('colour') == 'PALETTE COLOR': doc.facts['depth'] = 8*doc.frame(0).itemsize           # not of the numbers of its colours
+            few = [doc.frame(k) for k in range(min(doc.n, 99))]
+            return np.stack(few), doc.facts, doc.n, doc.suffix, [w for f in few for w in kind(f)]
+    try:
+        x, facts, n, suffix, bad = opened(path); outcome = 'read'
+        if facts['frames'] != n or n < 99 and len(x) != n: bad.append(f'{n} frames, and {facts["frames"]} by its facts')
+        if c.want is not None and not bad: bad += differs(x, c.want, c.near, 1e-5)
+        if c.cut is not None and not bad and len(x) <= len(c.cut): bad += [f'of the part that is left: {w}' for w in differs(x, c.cut[:len(x)], c.near, 1e-5)]
+        if not bad:
+            with open_document(path) as doc: doc.write(d/f'same{suffix}', doc)
+            again, more, m, _, _ = opened(d/f'same{suffix}')
+            if m != n or more['depth'] != facts['depth'] or again.shape != x.shape: bad.append(f'written again: {again.dtype} {again.shape}')
+            elif facts['kind'] != 'video' or suffix == '.mkv': bad += [f'written again: {w}' for w in differs(again, x, False)]
+            b = (d/f'same{suffix}').read_bytes(); b = gzip.decompress(b) if suffix == '.nii.gz' else b
+            if c.same is not None and c.same not in b: bad.append('written again: the stored values are others')
+    except UserError as e:
+        bad += [f'open_document: the error {w}' for w in one_line(str(e), path)]; outcome = f'refused: {e}'; x = None
+        if not isinstance(e, ImageError): bad.append('open_document: no ImageError')
+        if list(d.glob('same*')): bad.append('half a file is left')
+    if c.rule != 'any' and (c.rule == 'read') != (x is not None): bad.append(f'open_document: should {c.rule}, {outcome}')
+    (src/'0 neighbour.png').write_bytes(png(NEIGHBOUR, 8, 2)); here = [p.name for p in list_documents(src)]
+    if (c.name in here) != c.listed: bad.append(f'list_documents: {here}')
+    plan = {f.name: to for f, to in plan_outputs(src, out)}; ok, failures = run_folder(enhancer, src, out, strength, iter)
+    if [Path(p).name for p, _ in failures] != ([c.name] if x is None else []): bad.append(f'folder: failures {failures}, open_document: {outcome}')
+    bad += [f'folder: the reason {said!r}' for _, said in failures if not said.isprintable() or len(said) > 2*len(str(path)) + 300]
+    there = {p for p in out.iterdir() if p.suffix not in ('.json', '.jsonl')}
+    if there != {plan[k] for k in here} - {plan[Path(p).name] for p, _ in failures}: bad.append(f'folder: wrote {sorted(p.name for p in there)}')
+    if x is not None and not bad:
+        y, more, m, _, wrong = opened(plan[c.name]); bad += wrong
+        if m != n or more['depth'] != facts['depth'] or y.shape != x.shape: bad.append(f'folder: {y.dtype} {y.shape}, {more["depth"]} bits')
+        elif strength == 0 and (facts['kind'] != 'video' or suffix == '.mkv'): bad += [f'folder: {w}' for w in differs(y, x, False)]
+    said = ' '.join([outcome, repr(facts if x is not None else ''), *bad, *(s for _, s in failures)])
+    if NAME in said or 'ID-4711' in said: bad.append('quotes the patient')
     return outcome, bad
 
 NEIGHBOUR = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)

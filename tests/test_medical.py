@@ -110,6 +110,23 @@ def test_deep_colour_halved_colour_and_palettes(tmp_path):
         b = pydicom.dcmread(tmp_path/'b.dcm')
         assert frame.dtype == dtype and np.array_equal(frame, lut.T[a]) and np.array_equal(b.pixel_array, frame) and b.PhotometricInterpretation == 'RGB'
 
+@pytest.mark.parametrize('syntax', ['explicit', 'implicit', 'big'])
+def test_palettes_in_every_order_of_bytes(syntax, tmp_path):
+    for bits, wide in ((8, np.uint8), (16, np.uint16)):
+        lut = gen().integers(0, 2**bits, (3, 1024)).astype(wide); more, order = {}, '>u2' if syntax == 'big' else '<u2'
+        for c, name in enumerate(('Red', 'Green', 'Blue')):
+            data = lut[c].view('<u2').astype(order).tobytes()
+            more |= {f'{name}PaletteColorLookupTableDescriptor': [1024, 5, bits], f'{name}PaletteColorLookupTableData': data}
+        a = grey(np.uint16, 12); src = dicom(tmp_path/'a.dcm', a, 'PALETTE COLOR', 12, SYNTAXES[syntax], **more)
+        with open_document(src) as doc: assert np.array_equal(doc.frame(0), lut.T[np.clip(a.astype(int) - 5, 0, 1023)])
+
+def test_implicit_lengths_are_no_types(tmp_path):
+    "Of a few bytes, and of a length whose bytes are letters"
+    for shape, dtype in (((1, 1), np.uint8), ((1, 1), np.uint16), ((33, 257), np.uint16), ((167, 50), np.uint16)):
+        a = grey(dtype, 8, shape); a.flat[0] = 77; src = dicom(tmp_path/'a.dcm', a, bits=8, syntax=SYNTAXES['implicit'])
+        frame, = there_and_back(src, tmp_path/'b.dcm')
+        assert np.array_equal(frame, a.astype(np.uint8)) and raw(src) == raw(tmp_path/'b.dcm')
+
 def test_bits_beside_the_stored_ones_stay(tmp_path):
     "Overlays of old, in the upper four bits; stored values in the upper twelve; signed ones whose upper bits do not repeat the sign"
     a, extra = grey(np.uint16, 12), gen().integers(0, 16, (17, 23)).astype(np.uint16)
@@ -206,16 +223,17 @@ def test_enhanced_objects_have_windows_frame_by_frame(tmp_path):
 
 # DICOM: compressed ---------------------------------------------------------------------------------------------------------
 
+def jpeg(a): f = io.BytesIO(); Image.fromarray(a).save(f, 'JPEG', quality=95); return f.getvalue()
+
 def packed():
     g, c, d = grey(np.uint8, 8, (48, 40)), gen().integers(0, 256, (48, 40, 3)).astype(np.uint8), grey(np.uint16, 12, (48, 40))
-    jpg = lambda a: (lambda f: (Image.fromarray(a).save(f, 'JPEG', quality=95), f.getvalue())[1])(io.BytesIO())
     ic, T = imagecodecs, 'MONOCHROME2'
     return {'jpeg ls': (d, uid.JPEGLSLossless, ic.jpegls_encode(d), T, 12), 'jpeg ls colour': (c, uid.JPEGLSLossless, ic.jpegls_encode(c), 'RGB', 8),
             'jpeg lossless': (d, uid.JPEGLosslessSV1, ic.ljpeg_encode(d, bitspersample=12), T, 12),
             'jpeg lossless 8': (g, uid.JPEGLosslessSV1, ic.ljpeg_encode(g), T, 8),
             'jpeg 2000': (d, uid.JPEG2000Lossless, ic.jpeg2k_encode(d, level=0, bitspersample=12, codecformat='j2k', reversible=True), T, 12),
             'jpeg 2000 colour': (c, uid.JPEG2000Lossless, ic.jpeg2k_encode(c, level=0, codecformat='j2k', reversible=True), 'YBR_RCT', 8),
-            'jpeg': (g, uid.JPEGBaseline8Bit, jpg(g), T, 8), 'jpeg colour': (c, uid.JPEGBaseline8Bit, jpg(c), 'YBR_FULL_422', 8)}
+            'jpeg': (g, uid.JPEGBaseline8Bit, jpeg(g), T, 8), 'jpeg colour': (c, uid.JPEGBaseline8Bit, jpeg(c), 'YBR_FULL_422', 8)}
 
 @pytest.mark.parametrize('name', packed())
 def test_compressed_pixels(name, tmp_path):
@@ -235,7 +253,7 @@ def test_compressed_pixels(name, tmp_path):
 def test_run_lengths(tmp_path):
     for a, pi in ((grey(np.uint16, 12), 'MONOCHROME1'), (gen().integers(0, 9, (17, 23, 3)).astype(np.uint8), 'YBR_FULL')):
         ds = pydicom.dcmread(dicom(tmp_path/'a.dcm', a, pi, 12 if a.ndim == 2 else 8)); ds.compress(uid.RLELossless); ds.save_as(tmp_path/'r.dcm')
-        there_and_back(tmp_path/'r.dcm', tmp_path/'b.dcm'); b = pydicom.dcmread(tmp_path/'b.dcm')
+        frame, = there_and_back(tmp_path/'r.dcm', tmp_path/'b.dcm'); assert frame.flags.c_contiguous; b = pydicom.dcmread(tmp_path/'b.dcm')
         assert b.PixelData[:a.nbytes] == a.tobytes() and b.PhotometricInterpretation == pi
 
 def test_all_that_pydicom_brings_along(tmp_path):
@@ -254,6 +272,7 @@ def test_all_that_pydicom_brings_along(tmp_path):
 # DICOM: broken -------------------------------------------------------------------------------------------------------------
 
 A = grey(np.uint16, 12, (40, 50))
+G8 = grey(np.uint8, 8, (40, 50))
 RLE_A = encapsulate([b'\1\0\0\0' + b'\x40\0\0\0' + bytes(56) + b'\x81\0'*8])
 BROKEN = {
     'nothing in it': (lambda p: p.write_bytes(b''), 'an empty file'),
@@ -285,6 +304,9 @@ BROKEN = {
     'runs that expand': (lambda p: dicom(p, A, syntax=uid.RLELossless, pixels=RLE_A, Rows=12000, Columns=12000), 'another size'),
     'box cut': (lambda p: p.write_bytes(dicom(p, A, syntax=uid.JPEGLSLossless,
                 pixels=encapsulate([imagecodecs.jpegls_encode(A)])).read_bytes()[:-1500]), 'cut off'),
+    'JPEG cut': (lambda p: dicom(p, G8, syntax=uid.JPEGBaseline8Bit, pixels=encapsulate([jpeg(G8)[:-99]])), 'frame 0 is cut off'),
+    'JPEG-LS cut': (lambda p: dicom(p, G8, syntax=uid.JPEGLSLossless, pixels=encapsulate([imagecodecs.jpegls_encode(G8)[:-99]])), 'cannot be read'),
+    'no such type': (lambda p: dicom(p, A) and patch(p, b'\xe0\x7f\x10\0OW', b'\xe0\x7f\x10\0OX'), 'type'),
     'fewer boxes': (lambda p: dicom(p, A, syntax=uid.JPEGLSLossless, pixels=encapsulate([imagecodecs.jpegls_encode(A)]*2), frames=7),
                     'announces 7 frames and holds 2'),
     'a film': (lambda p: dicom(p, A, syntax=uid.MPEG2MPML, pixels=encapsulate([b'\0\0\1\xb3' + bytes(99)])), 'MPEG2'),
@@ -310,6 +332,21 @@ def test_broken_dicom_is_one_line(name, tmp_path, caplog):
     caplog.set_level(logging.DEBUG); make, says = BROKEN[name]; path = tmp_path/'a.dcm'
     with warnings.catch_warnings(): warnings.simplefilter('ignore'); make(path)
     caplog.clear(); refused(path, says, caplog)
+
+def test_streams_without_an_end_do_not_hang(tmp_path):
+    "CharLS waits for ever for the rest of some; in a process of its own"
+    whole = imagecodecs.jpegls_encode(G8)
+    for k in range(60, len(whole) - 2, 40): dicom(tmp_path/f'{k}.dcm', G8, syntax=uid.JPEGLSLossless, pixels=encapsulate([whole[:k]]))
+    code = '''if 1:
+        import pathlib, sys
+        from hqgnet_nb.medical import open_document
+        from hqgnet_nb.core import ImageError
+        for p in pathlib.Path(sys.argv[1]).iterdir():
+            try:
+                with open_document(p) as d: d.frame(0)
+            except ImageError: print('refused')'''
+    p = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert p.stdout.split() == ['refused']*len(list(tmp_path.iterdir())) and len(p.stdout) > 200, p.stdout + p.stderr
 
 def test_what_deflates_beyond_measure_is_refused(tmp_path, monkeypatch):
     src = dicom(tmp_path/'a.dcm', np.zeros((2000, 2000), np.uint8), syntax=uid.DeflatedExplicitVRLittleEndian)
@@ -480,6 +517,20 @@ def test_slices_are_upright_and_scaled_by_the_volume(tmp_path):
         doc.write(tmp_path/'b.nii', [np.minimum(f + np.float32(.1), 1) for f in doc]); w = np.asanyarray(nib.load(tmp_path/'b.nii').dataobj)
         assert w[0, 0, 0] == -150 and w[4, 1, 2] == 1000 and w[1, 1, 1] == 50, 'beyond what is shown, values go on'
 
+def test_volumes_that_lie_nowhere_and_numbers_without_measure(tmp_path):
+    v = gen().normal(0, 9, (9, 7, 2)); v[2, 3, 0] = np.nan
+    for affine in (np.full((4, 4), np.nan), np.full((4, 4), np.inf), np.zeros((4, 4))):
+        with warnings.catch_warnings(): warnings.simplefilter('ignore'); src = nifti(tmp_path/'a.nii', v, affine=np.eye(4))
+        b = bytearray(src.read_bytes()); b[252:256], b[280:328] = struct.pack('<2h', 0, 1), affine[:3].astype('<f4').tobytes(); src.write_bytes(b)
+        frames = there_and_back(src, tmp_path/'b.nii'); assert src.read_bytes() == (tmp_path/'b.nii').read_bytes()
+        assert np.allclose(frames[1], (v[..., 1].T - np.nanmin(v))/np.nanmax(v - np.nanmin(v)), atol=1e-6), 'as stored'
+    down, = [there_and_back(nifti(tmp_path/'a.nii', v, slope=(-2, 5), affine=np.diag([-1, -1, 1, 1])), tmp_path/'b.nii')]
+    assert down[0][3, 2] == 0, 'NaN is black, whichever way the scale runs'
+    v[0, 0, 0], v[1, 1, 1] = np.finfo(float).max, np.finfo(float).min; src = nifti(tmp_path/'a.nii', v, affine=np.diag([-1, -1, 1, 1]))
+    frames = there_and_back(src, tmp_path/'b.nii'); assert (frames[0][0, 0], frames[1][1, 1], frames[0][5, 5]) == (1, 0, .5)
+    with warnings.catch_warnings(): warnings.simplefilter('error'); there_and_back(src, tmp_path/'b.nii', lambda f: np.sqrt(f))
+    w = np.asanyarray(nib.load(tmp_path/'b.nii').dataobj); assert np.isfinite(w).sum() == v.size - 1 and w[0, 0, 0] == v[0, 0, 0]
+
 BROKEN_NIFTI = {
     'empty': (lambda b: b'', 'an empty file'), 'header cut': (lambda b: b[:300], 'not a NIfTI'), 'voxels cut': (lambda b: b[:-1], 'cut off'),
     'zeros': (lambda b: bytes(2000), ''),
@@ -591,6 +642,16 @@ def test_broken_films_are_one_line(name, tmp_path, capfd):
             with open_document(bad) as doc: assert all(f.shape == (64, 96, 3) for f in doc) or k >= 15
         except ImageError as e: ends += 1; assert '\n' not in str(e) and str(bad) in str(e)
     assert ends > 5 and capfd.readouterr() == ('', ''), 'and FFmpeg keeps quiet'
+
+@pytest.mark.parametrize('name', ['a.mkv', 'a.avi', 'a.mov', 'a.mp4', 'a.webm'])
+def test_half_a_film_is_none(name, tmp_path):
+    film(tmp_path/name, 24, **{'a.avi': dict(codec='mjpeg', pix='yuvj420p'), 'a.webm': FILMS['vp9.webm']}.get(name, {})); b = (tmp_path/name).read_bytes()
+    for share in (.5, .9):
+        (tmp_path/name).write_bytes(b[:int(share*len(b))])
+        with pytest.raises(ImageError, match='cut off' if name in ('a.mkv', 'a.avi', 'a.webm') else 'cannot be read'): open_document(tmp_path/name)
+    if name == 'a.mkv':                                            # written to a pipe, it does not know its length
+        at = b.index(b'\x18\x53\x80\x67') + 4; (tmp_path/name).write_bytes(b[:at] + b'\x01' + b'\xff'*7 + b[at + 8:])
+        with open_document(tmp_path/name) as doc: assert doc.n == 24
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     dicom(tmp_path/'a.dcm', A, bits=12); nifti(tmp_path/'a.nii', VOLUMES['i2']()); film(tmp_path/'a.mp4', 2)
