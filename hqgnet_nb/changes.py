@@ -10,7 +10,7 @@ __all__ = ['NOISE', 'STRONG', 'LEAST', 'BRIGHT', 'CLASSES', 'COLOURS', 'structur
 import numpy as np
 from scipy import ndimage as ndi
 from .core import UserError, fov_mask, luma, to_float
-from .metrics import _as_mask, _is_grey, _pair, auc, inner_fov, ridges
+from .metrics import _as_mask, _is_grey, _nearest, _pair, auc, inner_fov, ridges
 from .phantoms import check_kind
 
 # %% ../nbs/11b_changes.ipynb #767bd9e8
@@ -45,18 +45,23 @@ def find_structure(
     kind=None, # 'fundus' or 'endoscopy': dark ridges, 'cornea': bright ones; by default dark in colour, bright in grey images
     bright=None, # True or False: instead of `kind`
     threshold=None, # the least ridge that counts, in units of the image; by default `structure_threshold`
+    nearest=None, # as in `ridges`
 ) -> np.ndarray: # HxW bool, nothing in the rim of the field of view
     "Where vessels, nerves or other ridges are found, without training; `UserError` for wrong shapes or kinds [our reading]"
     img = to_float(img); bright = _bright(img, kind, bright)
     fov = fov_mask(img) if fov is None else _as_mask(fov, img.shape[:2], 'field of view')
     inner = _as_mask(inner_fov(fov), fov.shape, 'field of view without its rim')
-    v = ridges(img, fov, bright)
+    v = ridges(img, fov, bright, nearest)
     return _connected(v, inner, structure_threshold(v, inner) if threshold is None else threshold)
 
 # %% ../nbs/11b_changes.ipynb #53396e86
 CLASSES = ('nothing', 'kept', 'invented', 'lost', 'missed', 'changed')      # the numbers in a map of changes, from 0
 
-def _near(m, reach): return ndi.distance_transform_edt(~m) <= reach if m.any() else m
+def _near(m, reach):
+    "HxW bool: what lies within `reach` pixels of `m`"
+    k = int(reach); p, out = np.pad(m, k), np.zeros_like(m)
+    for y, x in np.argwhere(np.hypot(*np.mgrid[-k:k + 1, -k:k + 1]) <= reach): out |= p[y:y + m.shape[0], x:x + m.shape[1]]
+    return out
 
 def _share(part, whole): return float(part.sum()/whole.sum()) if whole.any() else 0.
 
@@ -77,7 +82,8 @@ def changes(
     if mask is not None: mask = _as_bool(mask, x)
     judge = y if ref is None else ref                                                  # the image that is judged does not choose
     fov = fov_mask(judge) if fov is None else _as_mask(fov, x.shape[:2], 'field of view')
-    find = lambda im: find_structure(im, fov, bright=_bright(judge, kind, bright), threshold=threshold)
+    bright, nearest = _bright(judge, kind, bright), _nearest(fov)                      # once for all
+    find = lambda im: find_structure(im, fov, bright=bright, threshold=threshold, nearest=nearest)
     sx, sy, where = find(x), find(y), np.zeros(x.shape[:2], np.uint8)
     if mask is None and ref is None:
         changed = (sx & ~_near(sy, reach)) | (sy & ~_near(sx, reach))

@@ -9,7 +9,7 @@ __all__ = ['IMAGE_SUFFIXES', 'FORMATS', 'LUMA', 'printable', 'UserError', 'Image
            'read_mask', 'mask_finder']
 
 # %% ../nbs/00_core.ipynb #eee51801
-import contextlib, json, logging, math, os, re, struct, tempfile, threading, warnings
+import contextlib, functools, json, logging, math, os, re, struct, tempfile, threading, warnings
 from pathlib import Path
 import numpy as np
 import torch
@@ -219,6 +219,7 @@ def write_json(
 def write_image(
     path, # the file to be; .png, .tif, .tiff, .jpg or .jpeg
     img, # HxW or HxWx3; uint8, uint16, or float in [0, 1] (written with 8 bits, as float in TIFF)
+    level=6, # of a PNG's compression, 1 to 9: 3 takes a third of the time of 6 and about as many bytes
 ):
     "Write pixels without losing any, all or nothing; `ImageError` where the format cannot hold them [our reading]"
     path, img = Path(path), tidy(np.asarray(img), path)
@@ -227,7 +228,7 @@ def write_image(
     with atomic_path(path) as tmp:
         if suffix == '.png':
             import imagecodecs
-            tmp.write_bytes(imagecodecs.png_encode(img, out=round(1.01*(img.nbytes + len(img))) + 4096))       # its own guess is too small for 1 x N
+            tmp.write_bytes(imagecodecs.png_encode(img, level, out=round(1.01*(img.nbytes + len(img))) + 4096))       # its own guess is too small for 1 x N
         elif suffix in ('.tif', '.tiff'):
             import tifffile
             tifffile.imwrite(tmp, img, photometric='rgb' if img.ndim == 3 else 'minisblack', compression='zlib')
@@ -307,13 +308,31 @@ def _bulk(mask):
     near = np.repeat(np.repeat(edt(~inner) <= r + 1, k, 0), k, 1)[:mask.shape[0], :mask.shape[1]]
     return mask & near if inner.any() else mask
 
+def _over(f, img):
+    "`f`, such as `np.maximum`, over the channels one by one: ten times as fast as along a last axis of three"
+    return img if img.ndim == 2 else functools.reduce(f, (img[..., k] for k in range(img.shape[2])))
+
+def _median(a):
+    "The median of 3 x 3 neighbours, the border mirrored: what scipy's filter gives, in a tenth of the time"
+    low, high = np.minimum, np.maximum
+    middle = lambda a, b, c: high(low(a, b), low(high(a, b), c))
+    p = np.pad(a, 1, mode='symmetric'); a, b, c = p[:-2], p[1:-1], p[2:]                   # columns of three, then three columns side by side
+    beside = lambda t: (t[:, :-2], t[:, 1:-1], t[:, 2:])
+    lows, middles, highs = beside(low(low(a, b), c)), beside(middle(a, b, c)), beside(high(high(a, b), c))
+    return middle(high(high(*lows[:2]), lows[2]), middle(*middles), low(low(*highs[:2]), highs[2]))
+
+def _cross(mask, both):
+    "Each pixel and its four neighbours put together by `both`; outside nothing is True"
+    p = np.pad(mask, 1)
+    return both(both(both(p[:-2, 1:-1], p[2:, 1:-1]), both(p[1:-1, :-2], p[1:-1, 2:])), mask)
+
 def fov_mask(
     img, # HxW or HxWx3 array in [0, 1], or unsigned integers
 ) -> np.ndarray: # HxW bool
     "The field of view: all but a dark surround that touches the border; all True where there is none [our reading]"
     from scipy import ndimage as ndi
     img = to_float(img)
-    light = ndi.median_filter(img if img.ndim == 2 else img.max(-1), 3)
+    light = _median(_over(np.maximum, img))
     bright = float(np.percentile(light, 90)); level = min(.06, .25*bright)
     a, b = (max(2, n//32) for n in light.shape)
     flat = sorted(float(np.median(c)) for c in (light[:a, :b], light[:a, -b:], light[-a:, :b], light[-a:, -b:]) if c.std() < .015)[:3]
@@ -321,13 +340,14 @@ def fov_mask(
     dark = light < level
     labels, n = ndi.label(dark)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    surround = np.isin(labels, np.unique(rim[rim > 0]))
+    touches = np.zeros(n + 1, bool); touches[rim] = True; touches[0] = False
+    surround = touches[labels]
     if surround.mean() < .01: return np.ones(light.shape, bool)
     parts, n = ndi.label(~surround)
     if n == 0: return np.ones(light.shape, bool)
-    largest = parts == 1 + np.argmax(ndi.sum(~surround, parts, range(1, n + 1)))
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     if largest.mean() <= .05: return np.ones(light.shape, bool)
-    largest = ndi.binary_opening(largest, iterations=1)
+    largest = _cross(_cross(largest, np.logical_and), np.logical_or)
     return _convex(_bulk(largest)) | largest
 
 # %% ../nbs/00_core.ipynb #ba0cbabf

@@ -138,12 +138,12 @@ class Enhancer:
 
     def small(self,
         img, # HxW or HxWx3 array
+        inside=None, # 1 x 1 x h x w, what `whole_fov` says of the image: is used where it was found on the same copy
     ): # 1 x C x h x w image, 1 x 1 x h x w field of view, on the network's device
         "The image at its working size, as training saw images [our reading]"
         size = working_size(*img.shape[:2], self.size)
-        img = shrink(img, size); fov = fov_mask(img).astype(np.float32)
-        x = self.fit(to_tensor(resize(img, size)))
-        return x.to(self.device), to_tensor(resize(fov, size)).to(self.device)
+        img = shrink(img, size); fov = inside[0, 0].numpy() if inside is not None and inside.shape[2:] == img.shape[:2] else fov_mask(img).astype(np.float32)
+        return self.fit(to_tensor(resize(img, size))).to(self.device), to_tensor(resize(fov, size)).to(self.device)
 
     def fit(self,
         x, # 1 x 1 or 3 x H x W
@@ -220,7 +220,7 @@ class Enhancer:
             out = self.run(x, code, strength, fov, stats, kept and kept.get(key))
             if kept is not None: kept[key] = out
             return getattr(out, field)
-        inside, (x, fov) = once('inside', lambda: whole_fov(img)), once('small', lambda: self.small(img))
+        inside = once('inside', lambda: whole_fov(img)); x, fov = once('small', lambda: self.small(img, inside))
         coarse, ratio = run('coarse', x, fov), max(H/x.shape[2], W/x.shape[3])
         mask = lambda rows, cols: (stretch(inside, (H, W), rows, cols) > .5).float().to(self.device)
         spread = lambda rows, cols, t=coarse: stretch(t, (H, W), rows, cols)

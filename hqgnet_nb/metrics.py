@@ -9,7 +9,7 @@ __all__ = ['BETAS', 'SCALES', 'psnr', 'ssim', 'ms_scales', 'ms_ssim', 'colour_fi
 # %% ../nbs/11_metrics.ipynb #2f069730
 import numpy as np
 from scipy import ndimage as ndi
-from .core import UserError, fov_mask, luma, rng, to_float
+from .core import UserError, _over, fov_mask, luma, rng, to_float
 
 # %% ../nbs/11_metrics.ipynb #1d735899
 def _pair(x, ref, mask=None):
@@ -129,26 +129,32 @@ def structure(
 # %% ../nbs/11_metrics.ipynb #069c46a4
 SCALES = (1/300, 1/200, 1/130)          # Gaussian widths, in image widths
 
-def _is_grey(img): return img.ndim == 2 or float(np.ptp(img, -1).max()) < .02     # perhaps stored as RGB
+def _is_grey(img): return img.ndim == 2 or float((_over(np.maximum, img) - _over(np.minimum, img)).max()) < .02     # perhaps stored as RGB
+
+def _nearest(fov):
+    "HxW: for each pixel the place, in the flat image, of the nearest one well inside the field of view"
+    sure = ndi.binary_erosion(fov, iterations=max(1, round(fov.shape[1]/100)), border_value=1)
+    y, x = ndi.distance_transform_edt(~(sure if sure.any() else fov), return_distances=False, return_indices=True)
+    return y*fov.shape[1] + x
 
 def ridges(
     img, # HxW or HxWx3 image, [0, 1] or unsigned integers
     fov=None, # HxW, the field of view; by default found with `fov_mask`
     bright=None, # True: bright ridges, False: dark ones; by default dark in colour (green channel), bright in grey images
+    nearest=None, # HxW, how the image goes on outside of `fov`, for several images of one field of view; by default found from it
 ) -> np.ndarray: # HxW, 0 or more, about the height of the ridge in units of the image; 0 outside of `fov`
     "How strong a ridge each pixel lies on, from the Hessian at several scales [our reading]"
     img = to_float(img)
     if bright is None: bright = _is_grey(img)
     fov = fov_mask(img) if fov is None else _as_mask(fov, img.shape[:2], 'field of view')
     g = img if img.ndim == 2 else img[..., 1]
-    sure = ndi.binary_erosion(fov, iterations=max(1, round(g.shape[1]/100)), border_value=1)
-    g = g[tuple(ndi.distance_transform_edt(~(sure if sure.any() else fov), return_distances=False, return_indices=True))].astype(np.float64)
-    out = np.zeros_like(g)
-    d1 = lambda a, axis: ndi.correlate1d(a, [-.5, 0, .5], axis)
-    d2 = lambda a, axis: ndi.correlate1d(a, [1, -2, 1], axis)
+    g = (g.ravel()[_nearest(fov) if nearest is None else nearest]).astype(np.float64)
+    out, p = np.zeros_like(g), np.empty((g.shape[0] + 2, g.shape[1] + 2)); b = p[1:-1, 1:-1]
     for s in (max(.7, s*g.shape[1]) for s in SCALES):
-        b = ndi.gaussian_filter(-g if bright else g, s)
-        yy, xx, xy = d2(b, 0), d2(b, 1), d1(d1(b, 0), 1)
+        ndi.gaussian_filter(-g if bright else g, s, output=b)
+        p[0], p[-1] = p[1], p[-2]; p[:, 0], p[:, -1] = p[:, 1], p[:, -2]                  # mirrored
+        yy, xx = p[2:, 1:-1] + p[:-2, 1:-1] - 2*b, p[1:-1, 2:] + p[1:-1, :-2] - 2*b
+        xy = ((p[2:, 2:] - p[:-2, 2:]) - (p[2:, :-2] - p[:-2, :-2]))/4
         out = np.maximum(out, s*s*((xx + yy)/2 + np.sqrt((xx - yy)**2/4 + xy**2)))
     return out*fov
 
