@@ -89,10 +89,102 @@ def test_a_file_that_does_not_belong_is_refused(runs, tmp_path):
         with pytest.raises(UserError, match='hqgnet export'): find_onnx(run, must=True)
         with pytest.warns(UserWarning): assert Enhancer.load(run, 'cpu').engine is None
     (run/'model.onnx').write_bytes(onnx_graph(load_net(run)[0], hqgnet_schema=99).SerializeToString())
-    with pytest.raises(UserError, match='schema 99'): find_onnx(run, must=True)
+    with pytest.raises(UserError, match='schema 99, not 2'): find_onnx(run, must=True)
     (run/'model.onnx').unlink()
     with pytest.raises(UserError, match='not found'): Enhancer.load(run, 'cpu', 'onnx')
     with pytest.raises(UserError, match='choose auto, torch or onnx'): Enhancer.load(run, 'cpu', 'tensorrt')
+
+def forged(path, change, again=True):
+    "Write the file anew after a change; `again`: with the hash of what is in it now, as a forger would"
+    import hashlib, onnx
+    m = onnx.load(path, load_external_data=False); m = change(m) or m
+    for p in m.metadata_props:
+        if p.key == 'graph' and again: p.value = hashlib.sha256(m.graph.SerializeToString()).hexdigest()
+    path.write_bytes(m.SerializeToString())
+
+def note(m, key, value): next(p for p in m.metadata_props if p.key == key).value = value
+def elsewhere(m, place):
+    t = m.graph.initializer[0]; n = len(t.raw_data); t.ClearField('raw_data'); t.data_location = 1
+    for k, v in (('location', place), ('offset', '0'), ('length', str(n))): t.external_data.add(key=k, value=v)
+def inside(m):                                 # the same, in a branch that is hardly ever taken
+    from onnx import helper, TensorProto
+    t = TensorProto(name='t', data_type=1, dims=[4], data_location=1); t.external_data.add(key='location', value='../secret.bin')
+    node = next(n for n in m.graph.node if n.op_type == 'If'); g = node.attribute[0].g; g.initializer.append(t)
+    assert helper.get_attribute_value(node.attribute[0]).initializer
+def named(m, op='Conv', domain='', to=None):
+    for n in m.graph.node:
+        if n.op_type == op: n.domain = domain; n.op_type = to or op; break
+def function(m):
+    from onnx import helper
+    m.functions.append(helper.make_function('', 'Conv', ['x'], ['y'], [helper.make_node('Abs', ['x'], ['y'])], [helper.make_opsetid('', 18)]))
+def constant(m, dims, kind=1, raw=b''): m.graph.initializer.add(name='z', data_type=kind, dims=dims, raw_data=raw)
+def sizes(m):
+    import onnx.numpy_helper as nh
+    scales = next(n for n in m.graph.node if n.op_type == 'Resize').input[2]
+    t = next(t for t in m.graph.initializer if t.name == scales); t.CopyFrom(nh.from_array(np.array([1, 1, 1e6, 1e6], np.float32), t.name))
+def looped(m): named(m, 'Conv', '', 'Loop')
+def output(m): m.graph.output[0].name = 'doubt2'
+def deeper(m):
+    from onnx import helper
+    g = helper.make_graph([], 'g', [], [])
+    for _ in range(50): g = helper.make_graph([helper.make_node('If', ['frozen'], [], then_branch=g,
+        else_branch=g)] if len(g.SerializeToString()) < 10**6 else [], 'g', [], [])
+    m.graph.node.append(helper.make_node('If', ['frozen'], [], then_branch=g, else_branch=g))
+
+FORGED = {'an array in another file': (lambda m: elsewhere(m, '../secret.bin'), 'another file'),
+    'beside it': (lambda m: elsewhere(m, 'secret.bin'), 'another file'),
+          'of the system': (lambda m: elsewhere(m, '/etc/passwd'), 'another file'), 'in a branch': (inside, 'another file'),
+          'a custom operation': (lambda m: named(m, domain='com.someone'), "'Conv', which is not one of ours"),
+          'an operation of ONNX Runtime': (lambda m: named(m, domain='com.microsoft', to='FusedConv'), 'FusedConv'),
+          'a loop': (looped, "'Loop'"), 'a function': (function, 'functions of its own'), 'lists within lists': (deeper, 'lists within lists'),
+          'newer operations': (lambda m: setattr(m.opset_import[0], 'version', 99), 'another set of operations'),
+          'older operations': (lambda m: setattr(m.opset_import[0], 'version', 11), 'another set of operations'),
+          'two sets': (lambda m: m.opset_import.add(domain='ai.onnx.ml', version=3) and None, 'another set of operations'),
+          'a huge shape': (lambda m: constant(m, [2**40]), 'another length'), 'a negative one': (lambda m: constant(m, [-1]), 'another length'),
+          'a text': (lambda m: constant(m, [1], 8, b'x'), 'another type'), 'a huge number': (lambda m: constant(m, [1], 7, (2**40).to_bytes(8, 'little')),
+          'beyond'),
+          'a huge factor': (sizes, 'beyond'), 'another output': (output, 'inputs or outputs'),
+          'no output': (lambda m: m.graph.output.pop() and None, 'inputs or outputs'),
+          'another input': (lambda m: setattr(m.graph.input[0], 'name', 'x'), 'inputs or outputs'), 'no list': (lambda m: m.ClearField('graph'), ''),
+          'no schema': (lambda m: m.ClearField('metadata_props'), 'schema'), 'another schema': (lambda m: note(m, 'hqgnet_schema', '1'), 'schema 1'),
+          'more channels': (lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], 'dim_value', 1), '')}
+
+@pytest.mark.parametrize('name', FORGED)
+def test_a_forged_file_is_refused_before_it_is_opened(runs, tmp_path, name, monkeypatch):
+    import onnxruntime
+    run = tmp_path/'run'; shutil.copytree(runs/NAMES[0], run); change, says = FORGED[name]
+    for p in (tmp_path/'secret.bin', run/'secret.bin'): p.write_bytes(bytes(10**6))
+    forged(run/'model.onnx', change); opened = []; true = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda *a, **kw: (opened.append(1), true(*a, **kw))[1])
+    with pytest.raises(UserError, match='hqgnet export') as e: find_onnx(run, must=True)
+    assert says in str(e.value) and len(str(e.value).splitlines()) == 1 and len(str(e.value)) < 2*len(str(run)) + 200, str(e.value)
+    assert not opened or name == 'more channels'
+    with pytest.warns(UserWarning, match='PyTorch does the work'): assert Enhancer.load(run, 'cpu').engine is None
+
+def test_what_is_changed_by_accident_is_found(runs, tmp_path):
+    "Other weights in the list, a bit of it, the list of another run under these notes: the hash is another"
+    run = tmp_path/'run'; shutil.copytree(runs/NAMES[0], run); f = run/'model.onnx'; whole = f.read_bytes(); find_onnx(run, must=True)
+    def weights(m): t = m.graph.initializer[0]; t.raw_data = bytes(len(t.raw_data))
+    forged(f, weights, again=False)
+    with pytest.raises(UserError, match='damaged'): find_onnx(run, must=True)
+    g = np.random.default_rng(0)
+    for k in g.integers(0, len(whole), 40):
+        b = bytearray(whole); b[k] ^= 1 << int(g.integers(8)); f.write_bytes(b)
+        with pytest.raises(UserError, match='hqgnet export'): find_onnx(run, must=True)
+    for k in [*g.integers(1, len(whole), 20), len(whole) - 1]:
+        f.write_bytes(whole[:k])
+        with pytest.raises(UserError, match='hqgnet export'): find_onnx(run, must=True)
+    f.write_bytes((runs/NAMES[1]/'model.onnx').read_bytes())                       # of another run
+    with pytest.raises(UserError, match='other weights'): find_onnx(run, must=True)
+    mine = next(p.value for p in __import__('onnx').load_from_string(whole).metadata_props if p.key == 'weights')
+    forged(f, lambda m: note(m, 'weights', mine))                                  # and said to be of this one: other channels
+    with pytest.raises(UserError, match='another shape than config.json'): find_onnx(run, must=True)
+    with open(f, 'wb') as h: h.truncate(2**31)                                     # a hole
+    with pytest.raises(UserError, match='MiB'): find_onnx(run, must=True)
+
+def test_what_goes_wrong_while_it_runs_is_one_line(runs):
+    engine, x = OnnxNet(runs/NAMES[0]/'model.onnx'), torch.rand(1, 3, 32, 32)
+    with pytest.raises(UserError, match='ONNX Runtime stopped'): engine(x, torch.zeros(1, 3))
 
 def test_export_goes_where_it_is_told(runs, tmp_path):
     assert export_onnx('fundus-tiny', tmp_path) == tmp_path/'model.onnx' and export_onnx(runs/NAMES[1], tmp_path/'a'/'b.onnx').is_file()
