@@ -16,6 +16,7 @@ BIN = Path(sys.executable).parent           # not resolved: the environment's ow
 NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
 LIMIT, WARN = 300, 60                       # seconds for one notebook: fails above the first, is reported above the second
 JOBS = 2                                    # notebooks, or imports, at a time
+LONG = '10b_train', '12d_contest', '10_learner', '09b_restore', '15d_compare', '24_gpu_and_scale'       # begun first, so that none of them is left alone in the end
 LEAN = {'hqgnet_nb.enhance': ['fastai'], 'hqgnet_nb.batch': ['fastai'], 'hqgnet_nb.cli': ['fastai', 'torch']}      # what must not be imported with them
 # a path that only exists on the machine where the notebook was run
 MACHINE = re.compile(r'(?<![\w.~/:])/(?:home|root|Users|work|tmp|opt|srv|mnt|var|private)/[\w.-]+|\b[A-Z]:\\\\?Users')
@@ -61,7 +62,7 @@ def stop(sig, frame):
 def copy_repo(to):
     "A copy of what belongs to the project: no environment, no history, no build or run"
     leave = shutil.ignore_patterns('.venv*', '.git', 'build', 'dist', '*.egg-info', '__pycache__', '.ipynb_checkpoints', '.*_cache',
-                                   '_docs', 'demo_out', 'runs')
+                                   '_docs', '_static', 'demo_out', 'runs')            # the site may be in the making
     shutil.copytree(ROOT, to, ignore=leave); return Path(to)
 
 def texts(cell):
@@ -135,17 +136,20 @@ def run_notebooks(tmp):
         rc, out, s = run([BIN/'nbdev_test', '--path', f'nbs/{nb.name}'], copy, LIMIT, CUDA_VISIBLE_DEVICES='', MPLBACKEND='Agg')
         ok = rc == 0 and 'Success.' in out
         tally('PASS' if ok else 'FAIL', f'notebook: {nb.name}', s, out if not ok else f'slow: more than {WARN} s' if s > WARN else '')
-    with ThreadPoolExecutor(JOBS) as ex: list(ex.map(one, NBS))
+    with ThreadPoolExecutor(JOBS) as ex: list(ex.map(one, sorted(NBS, key=lambda nb: nb.stem not in LONG)))
     left = sorted(p.relative_to(copy).as_posix() for p in set((copy/'nbs').rglob('*')) - before
                   if not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts) and p.name != '.last_checked')
     tally.check('notebook: none leaves files behind', [', '.join(left[:8])] if left else [])
 
-def site(tmp):
-    "The site builds, without a warning, into _docs, where its tests find it"
+def build_site():
+    "(return code, output, seconds) of `make docs`, which writes _docs; None where there is no make. Runs beside other stages"
     make = shutil.which('make')
-    if not make: return tally('SKIP', 'site: make docs', 0, 'no make here')
-    rc, out, s = run([make, 'docs', f'VENV={BIN.parent}'])
-    tally('FAIL' if rc else 'PASS', 'site: make docs', s, out if rc else '')
+    return run([make, 'docs', f'VENV={BIN.parent}']) if make else None
+
+def site(tmp, built):
+    "The site builds, without a warning, into _docs, where its tests find it"
+    if (found := built.result()) is None: return tally('SKIP', 'site: make docs', 0, 'no make here')
+    rc, out, s = found; tally('FAIL' if rc else 'PASS', 'site: make docs', s, out if rc else '')
 
 def pytests(tmp):
     "The tests in tests/, a file at a time in each of two processes"
@@ -197,12 +201,13 @@ def main():
     if set(only) - set(STAGES): ap.error(f"no such stage: {', '.join(sorted(set(only) - set(STAGES)))}")
     for sig in signal.SIGINT, signal.SIGTERM: signal.signal(sig, stop)
     t = time.time()
-    with tempfile.TemporaryDirectory(prefix='hqgnet_gate_', ignore_cleanup_errors=True) as tmp, ThreadPoolExecutor(1) as back:
+    with tempfile.TemporaryDirectory(prefix='hqgnet_gate_', ignore_cleanup_errors=True) as tmp, ThreadPoolExecutor(2) as back:
         tmp = Path(tmp)
-        built = back.submit(build_wheel, tmp, a.keep) if 'wheel' in only else None     # mostly disk and network: beside the rest
+        begun = dict(site=build_site, wheel=lambda: build_wheel(tmp, a.keep))        # much disk and network: beside the rest
+        begun = {name: back.submit(f) for name, f in begun.items() if name in only}
         for name, stage in STAGES.items():
             if name not in only: continue
-            try: stage(tmp, built) if name == 'wheel' else stage(tmp)
+            try: stage(tmp, begun[name]) if name in begun else stage(tmp)
             except Exception as e: tally('FAIL', name, 0, f'{type(e).__name__}: {e}')
     print(f'gate: {time.time() - t:.0f} s')
     print(tally.line(), flush=True)
