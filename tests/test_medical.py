@@ -351,7 +351,7 @@ def test_streams_without_an_end_do_not_hang(tmp_path):
 def test_what_deflates_beyond_measure_is_refused(tmp_path, monkeypatch):
     src = dicom(tmp_path/'a.dcm', np.zeros((2000, 2000), np.uint8), syntax=uid.DeflatedExplicitVRLittleEndian)
     with open_document(src) as doc: assert doc.frame(0).shape == (2000, 2000) and src.stat().st_size < 9000
-    monkeypatch.setattr('hqgnet_nb.medical.MOST_INFLATED', 3_000_000); refused(src, 'unpack it')
+    monkeypatch.setattr('hqgnet_nb.dicom.MOST_INFLATED', 3_000_000); refused(src, 'unpack it')
 
 def test_names_stay_in_the_file(tmp_path, caplog):
     "Whatever else is wrong: neither facts nor errors nor logs repeat what a file says of its patient, in whichever element"
