@@ -17,7 +17,8 @@ NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
 LIMIT, WARN = 300, 60                       # seconds for one notebook: fails above the first, is reported above the second
 JOBS = 2                                    # notebooks, or imports, at a time
 LONG = '10b_train', '12d_contest', '10_learner', '09b_restore', '15d_compare', '24_gpu_and_scale'       # first, so that none is left alone in the end
-LEAN = {'hqgnet_nb.enhance': ['fastai'], 'hqgnet_nb.batch': ['fastai'], 'hqgnet_nb.cli': ['fastai', 'torch']}      # what must not be imported with them
+# what must not be imported with these
+LEAN = {**{f'hqgnet_nb.{m}': ['fastai'] for m in ('enhance', 'manifest', 'films', 'batch')}, 'hqgnet_nb.cli': ['fastai', 'torch']}
 # a path that only exists on the machine where the notebook was run
 MACHINE = re.compile(r'(?<![\w.~/:])/(?:home|root|Users|work|tmp|opt|srv|mnt|var|private)/[\w.-]+|\b[A-Z]:\\\\?Users')
 
