@@ -81,8 +81,8 @@ hooks:           ## let git run .githooks/pre-commit, which checks notebooks bef
 bench: $(STAMP)  ## run every timed comparison in bench/
 	@for f in bench/*.py; do echo "== $$f"; $(BIN)/python "$$f" || exit 1; done
 
-stress: $(STAMP) ## what the gate does in part, in full: 1,000 bad files, 50 kills of a training and 50 of a batch; prints what it found
-	@HQGNET_STRESS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_fuzz.py tests/test_kill.py
+stress: $(STAMP) ## what the gate does in part, in full: 1,000 bad files, 50 kills of a training and 50 of a batch, three processes; prints what it found
+	@HQGNET_STRESS=1 HQGNET_PROCESSES=3 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_fuzz.py tests/test_kill.py tests/test_distributed.py
 
 weights: $(STAMP) ## train again the weights that come with the library (40 core-minutes)
 	@for k in fundus cornea endoscopy; do OMP_NUM_THREADS=1 $(BIN)/python -m hqgnet_nb.pretrained $$k hqgnet_nb/weights/$$k-tiny || exit 1; done
