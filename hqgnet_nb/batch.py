@@ -147,8 +147,9 @@ def enhance_folder(
         for f, _ in (progress or iter)(todo):
             _, r = next(results)
             if isinstance(r, Exception):
-                if getattr(r.__cause__ or r, 'errno', None) in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-                    raise UserError(f'{_why(r, out)}; free some space, and the same command goes on') from r
+                if (no := getattr(r.__cause__ or r, 'errno', None)) in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+                    cure = 'make the disk writable' if no == errno.EROFS else 'free some space'
+                    raise UserError(f'{_why(r, out)}; {cure}, and the same command goes on') from r
                 failures.append((f, _why(r, f, out)))
                 r = dict(file=names[f], status='failed', why=failures[-1][1])
             else: n_ok += 1; r['status'] = 'done'

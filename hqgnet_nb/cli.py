@@ -247,6 +247,12 @@ def _grouping(word):
     from hqgnet_nb import data
     return dict(patient=data.patient, number=data.number).get(word) or data.csv_groups(word)
 
+def _named(word):
+    "What a configuration keeps of --group: the word; of a table its file's name and hash, as a path may name a person or a machine"
+    if word in (None, 'patient', 'number'): return str(word)
+    from hqgnet_nb.manifest import _sha
+    return f'{Path(word).name}, sha256 {_sha(Path(word).expanduser())}'
+
 def _downstream(a):
     "The callback of a downstream task that `hqgnet train` is asked for, or None; `UserError` where the options do not fit"
     if not (a.task or a.masks or a.hq_masks or a.solver): return None
@@ -255,7 +261,7 @@ def _downstream(a):
     if a.crop: raise UserError('--crop: the masks would not be cut; cut the images and their masks first')
     from hqgnet_nb.bilevel import task_callback
     cb = task_callback(a.task, a.masks, a.hq_masks, a.solver or 'unrolled', a.seed, a.group and _grouping(a.group))
-    cb.settings['task_group'] = str(a.group); return cb
+    cb.settings['task_group'] = _named(a.group); return cb
 
 def _run_train(a):
     "`hqgnet train`; returns the exit code"

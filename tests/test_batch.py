@@ -100,3 +100,64 @@ def test_a_folder_that_cannot_be_written(ward, tmp_path):
     code, text, err = here('enhance', 'fundus-tiny', ward, tmp_path/'out', '--device', 'cpu')
     assert code == 2 and len(err.splitlines()) == 1 and 'cannot' in err
     shutil.rmtree(tmp_path/'out')
+
+def read_only(monkeypatch, out, after):
+    "From the file after so many on, the disk of `out` is read-only, whoever asks: what the operating system says of opening for writing"
+    import builtins, errno
+    real, plain, left = os.open, builtins.open, [after]
+    def refuse(path):
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(str(out)) and (left.append(left.pop() - 1), left[0])[1] < 0:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+    def low(path, flags, *args, **kw):
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR): refuse(path)
+        return real(path, flags, *args, **kw)
+    def high(path, mode='r', *args, **kw):
+        if set(mode) & set('wax+'): refuse(path)
+        return plain(path, mode, *args, **kw)
+    monkeypatch.setattr(os, 'open', low); monkeypatch.setattr(builtins, 'open', high)
+
+def test_a_read_only_disk_ends_the_batch_with_a_line(ward, tmp_path, monkeypatch):
+    "From the start, or half-way: one line that says what to do; what was done stays and is not done again"
+    out, words = tmp_path/'out', ('enhance', 'fundus-tiny', ward/'bed 0', tmp_path/'out', '--device', 'cpu')
+    read_only(monkeypatch, out, 0); code, text, err = here(*words)
+    assert code == 2 and text == '' and len(err.splitlines()) == 1 and 'Read-only' in err and 'another folder' in err
+    monkeypatch.undo(); read_only(monkeypatch, out, 12); code, text, err = here(*words)                     # the manifest, then files one by one
+    assert code == 2 and text == '' and len(err.splitlines()) == 1 and 'Read-only' in err and 'make the disk writable, and the same command goes on' in err
+    assert not [p for p in out.rglob('.*')]; monkeypatch.undo()
+    kept = {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in list_images(out)}
+    lines = [l for l in (out/'manifest_0.jsonl').read_text().splitlines() if '"done"' in l]
+    assert 0 < len(lines) <= len(kept) < 20
+    code, text, err = here(*words); assert code == 0 and text.startswith('20 images') and f'{len(lines)} of 20 images were done before' in err
+    done = {out/json.loads(l)['to'] for l in lines}
+    assert all(f.read_bytes() == kept[f][0] for f in kept) and all(f.stat().st_mtime_ns == kept[f][1] for f in done)
+
+def test_films_and_volumes_among_images(tmp_path):
+    "A NIfTI volume and a film go through a folder: sidecars, done when done, and done again where their line is gone, to the same pixels"
+    import av, nibabel as nib
+    src, out, gen = tmp_path/'in', tmp_path/'out', np.random.default_rng(0)
+    frames = [np.kron(gen.integers(20, 200, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8) for _ in range(5)]
+    write_image(src/'still.png', frames[0])
+    nib.save(nib.Nifti1Image(np.stack([f[..., 0] for f in frames], -1).astype(np.int16), np.diag([.5, .5, 2, 1])), src/'scan.nii.gz')
+    with av.open(str(src/'walk.mkv'), 'w') as c:
+        s = c.add_stream('ffv1', rate=5); s.width = s.height = 64; s.pix_fmt = 'bgr0'
+        for f in frames: c.mux(s.encode(av.VideoFrame.from_ndarray(f, 'rgb24')))
+        c.mux(s.encode())
+    words = ('enhance', 'fundus-tiny', src, out, '--device', 'cpu'); code, text, err = here(*words); assert code == 0 and text.startswith('3 images'), err
+    made = {json.loads(l)['file']: json.loads(l)['to'] for l in (out/'manifest_0.jsonl').read_text().splitlines() if '"done"' in l}
+    assert set(made) == {'still.png', 'scan.nii.gz', 'walk.mkv'} and made['scan.nii.gz'] == 'scan.nii.gz'
+    volume = nib.load(out/'scan.nii.gz'); assert volume.shape == (64, 64, 5) and np.allclose(volume.affine, np.diag([.5, .5, 2, 1]))
+    def pixels():
+        with av.open(str(out/made['walk.mkv'])) as c: film = [f.to_ndarray(format='rgb24') for f in c.decode(video=0)]
+        return np.asarray(nib.load(out/'scan.nii.gz').dataobj), np.stack(film)
+    first = pixels(); assert first[1].shape == (5, 64, 64, 3) and (first[1] != np.stack(frames)).any()
+    for p in out.rglob('*.json'):
+        d = json.loads(p.read_text()); f = out/d['output']['file']
+        assert d['output']['sha256'] == hashlib.sha256(f.read_bytes()).hexdigest() and d['output']['bytes'] == f.stat().st_size and 'structure' in d['scores']
+    assert len(list(out.rglob('*.json'))) == 3
+    times = lambda: {f: (out/to).stat().st_mtime_ns for f, to in made.items()}
+    before = times(); code, text, err = here(*words); assert code == 0 and '3 of 3 images were done before' in err and times() == before
+    book = out/'manifest_0.jsonl'; lines = [l for l in book.read_text().splitlines() if 'walk.mkv' not in l and 'scan.nii' not in l]
+    book.write_text('\n'.join(lines) + '\n')
+    code, text, err = here(*words); assert code == 0 and text.startswith('3 images') and '1 of 3 images were done before' in err
+    after = times(); assert {f for f in made if after[f] != before[f]} == {'scan.nii.gz', 'walk.mkv'}
+    assert all(np.array_equal(a, b) for a, b in zip(pixels(), first))
