@@ -116,8 +116,8 @@ class _Dicom(_Pixels):
 
     def _painted(self, raw):
         table, start = _palette(self.ds, self._little); start -= 65536 if self._signed and start > 32767 else 0
+        deep = table.itemsize == 2 and (table & 255).any() and (table & 255 != table >> 8).any()     # of all its colours, so that all frames are of one type
         rgb = table[np.clip(self._places[raw] + self._low - start, 0, len(table) - 1)]
-        deep = rgb.itemsize == 2 and (rgb & 255).any() and (rgb & 255 != rgb >> 8).any()
         return rgb if deep else (rgb >> 8*(rgb.itemsize - 1)).astype(np.uint8)
 
     def _back(self, k, old, new):

@@ -16,11 +16,11 @@ from .document import MOST_PIXELS, Document, _need
 def _quiet():
     "pydicom without its warnings and its log, which repeat values of the file; one thread at a time, since these are settings of the process"
     import pydicom
-    log = logging.getLogger('pydicom'); level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        with _ALONE, warnings.catch_warnings(), pydicom.config.disable_value_validation(): warnings.simplefilter('ignore'); yield
-    finally: log.setLevel(level)
+    log = logging.getLogger('pydicom')
+    with _ALONE, warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        level = log.level; log.setLevel(logging.CRITICAL + 1)          # not before it is alone, or one thread would end the silence of another
+        try: warnings.simplefilter('ignore'); yield
+        finally: log.setLevel(level)
 
 def _floats(ds, name):
     "The numbers of an element, a list; empty where it is missing or holds something else"

@@ -1,5 +1,5 @@
 """DICOM, NIfTI and video: the same bits back, values beyond the window kept, patients' names kept to the file, and one line for whatever is broken."""
-import gzip, io, logging, math, re, struct, subprocess, sys, traceback, warnings
+import gzip, io, logging, math, re, struct, subprocess, sys, threading, time, traceback, warnings
 from fractions import Fraction
 from pathlib import Path
 import imagecodecs, numpy as np, pytest
@@ -109,6 +109,15 @@ def test_deep_colour_halved_colour_and_palettes(tmp_path):
         a = grey(np.uint8, 8); src = dicom(tmp_path/'a.dcm', a, 'PALETTE COLOR', **more); frame, = there_and_back(src, tmp_path/'b.dcm')
         b = pydicom.dcmread(tmp_path/'b.dcm')
         assert frame.dtype == dtype and np.array_equal(frame, lut.T[a]) and np.array_equal(b.pixel_array, frame) and b.PhotometricInterpretation == 'RGB'
+
+def test_a_palette_has_one_depth(tmp_path):
+    "That of all its colours, also where those of the first frame would do with 8 bits"
+    lut = (257*np.arange(256)).astype(np.uint16); red = lut.copy(); red[9] = 0x1234; more = {}
+    for name, v in (('Red', red), ('Green', lut), ('Blue', lut)):
+        more |= {f'{name}PaletteColorLookupTableDescriptor': [256, 0, 16], f'{name}PaletteColorLookupTableData': v.tobytes()}
+    a = np.full((2, 5, 4), 200, np.uint8); a[1] = 9; src = dicom(tmp_path/'a.dcm', a, 'PALETTE COLOR', frames=2, **more)
+    frames = there_and_back(src, tmp_path/'b.dcm'); b = pydicom.dcmread(tmp_path/'b.dcm')
+    assert [f.dtype for f in frames] == [np.uint16]*2 and b.BitsStored == 16 and np.array_equal(b.pixel_array, frames) and frames[1][0, 0, 0] == 0x1234
 
 @pytest.mark.parametrize('syntax', ['explicit', 'implicit', 'big'])
 def test_palettes_in_every_order_of_bytes(syntax, tmp_path):
@@ -352,6 +361,16 @@ def test_what_deflates_beyond_measure_is_refused(tmp_path, monkeypatch):
     src = dicom(tmp_path/'a.dcm', np.zeros((2000, 2000), np.uint8), syntax=uid.DeflatedExplicitVRLittleEndian)
     with open_document(src) as doc: assert doc.frame(0).shape == (2000, 2000) and src.stat().st_size < 9000
     monkeypatch.setattr('hqgnet_nb.dicom.MOST_INFLATED', 3_000_000); refused(src, 'unpack it')
+
+def test_threads_keep_quiet_together():
+    "pydicom's log is one for all threads: one of them neither ends the silence of another nor makes it last"
+    from hqgnet_nb.dicom import _quiet
+    log, seen = logging.getLogger('pydicom'), []; before = log.level
+    def second():
+        with _quiet(): seen.append(log.level)
+    t = threading.Thread(target=second)
+    with _quiet(): t.start(); time.sleep(.2)
+    t.join(); assert seen[0] > logging.CRITICAL and log.level == before
 
 def test_names_stay_in_the_file(tmp_path, caplog):
     "Whatever else is wrong: neither facts nor errors nor logs repeat what a file says of its patient, in whichever element"
