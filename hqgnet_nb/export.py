@@ -232,7 +232,7 @@ def _fields(b):
         for k in range(10):
             if i >= len(b): raise ValueError('cut off')
             byte = b[i]; i += 1; v |= (byte & 127) << 7*k
-            if byte < 128: return v
+            if byte < 128: return v & 2**64 - 1                    # what is above is dropped, as the runtime does
         raise ValueError('not a number')
     while i < len(b):
         key = number(); size = {0: 0, 1: 8, 5: 4}.get(key & 7)
@@ -240,6 +240,11 @@ def _fields(b):
         if key & 7 == 2: size = number()
         if size is None or size > len(b) - i: raise ValueError('cut off')
         yield key >> 3, b[i:i + size]; i += size
+
+def _text(b):
+    "A word of the file; `ValueError` for a number, of which `bytes` would make so many zeros"
+    if isinstance(b, int): raise ValueError('a number in the place of a word')
+    return bytes(b).decode()
 
 def _array(b):
     "An array of the file; `ValueError` where it is not in it, or is not as long as its shape says"
@@ -262,7 +267,7 @@ def _look(b, found, deep=0):
     arrays, resizes = {}, []
     for f, v in _fields(b):
         if f == 1:
-            parts = list(_fields(v)); op, domain, inputs = ([bytes(x).decode() for k, x in parts if k == n] for n in (4, 7, 1))
+            parts = list(_fields(v)); op, domain, inputs = ([_text(x) for k, x in parts if k == n] for n in (4, 7, 1))
             if len(op) != 1 or op[0] not in OPERATIONS or any(domain):
                 raise ValueError(f'the operation {(op or ["?"])[0][:40]!r}, which is not one of ours')
             if op == ['Resize']: resizes.append(inputs[2:3])
@@ -271,10 +276,11 @@ def _look(b, found, deep=0):
                 for a, y in _fields(x):
                     if a == 6: _look(y, found, deep + 1)
                     elif a == 5: _array(y)
+                    elif a in (3, 8) and min(y, 2**64 - y) > SMALL: raise ValueError('sizes beyond all measure')       # below zero they count down from 2**64
                     elif a in (10, 11, 14, 15, 22, 23): raise ValueError('attributes of another kind')
-        elif f == 5: arrays[next(bytes(x).decode() for k, x in _fields(v) if k == 8)] = _array(v)
+        elif f == 5: arrays[next(_text(x) for k, x in _fields(v) if k == 8)] = _array(v)
         elif f == 15: raise ValueError('sparse arrays')
-        elif f in (11, 12) and not deep: found[f].append(next(bytes(x).decode() for k, x in _fields(v) if k == 1))
+        elif f in (11, 12) and not deep: found[f].append(next(_text(x) for k, x in _fields(v) if k == 1))
     found['resizes'] += len(resizes)
     if found['resizes'] > 8 or not all(r and r[0] in arrays and (arrays[r[0]] <= 4).all() for r in resizes): raise ValueError('sizes beyond all measure')
 
@@ -282,12 +288,12 @@ def look_through(
     data, # the bytes of an ONNX file
 ) -> dict: # its notes
     "The metadata of a file of the kind that `onnx_graph` makes; `ValueError` that says what is else in it [our reading]"
-    graphs, notes, sets, found = [], {}, [], {11: [], 12: [], 'resizes': 0}; text = lambda b: bytes(b).decode()
+    graphs, notes, sets, found = [], {}, [], {11: [], 12: [], 'resizes': 0}
     try:
         for f, v in _fields(memoryview(data)):
             if f == 7: graphs.append(v)
-            elif f == 8: d = dict(_fields(v)); sets.append((text(d.get(1, b'')), d.get(2)))
-            elif f == 14: d = dict(_fields(v)); notes[text(d[1])] = text(d.get(2, b''))
+            elif f == 8: d = dict(_fields(v)); sets.append((_text(d.get(1, b'')), d.get(2)))
+            elif f == 14: d = dict(_fields(v)); notes[_text(d[1])] = _text(d.get(2, b''))
             elif f in (20, 25): raise ValueError('functions of its own')
         if len(graphs) != 1: raise ValueError('no list of operations, or several')
         if notes.get('hqgnet_schema') != str(ONNX_SCHEMA): raise ValueError(f"schema {notes.get('hqgnet_schema', '?')[:9]}, not {ONNX_SCHEMA}")

@@ -122,6 +122,7 @@ def sizes(m):
     import onnx.numpy_helper as nh
     scales = next(n for n in m.graph.node if n.op_type == 'Resize').input[2]
     t = next(t for t in m.graph.initializer if t.name == scales); t.CopyFrom(nh.from_array(np.array([1, 1, 1e6, 1e6], np.float32), t.name))
+def rim(m): next(n for n in m.graph.node if n.op_type == 'AveragePool').attribute.add(name='pads', type=7, ints=[2**20]*4)
 def looped(m): named(m, 'Conv', '', 'Loop')
 def output(m): m.graph.output[0].name = 'doubt2'
 def deeper(m):
@@ -143,7 +144,7 @@ FORGED = {'an array in another file': (lambda m: elsewhere(m, '../secret.bin'), 
           'a huge shape': (lambda m: constant(m, [2**40]), 'another length'), 'a negative one': (lambda m: constant(m, [-1]), 'another length'),
           'a text': (lambda m: constant(m, [1], 8, b'x'), 'another type'), 'a huge number': (lambda m: constant(m, [1], 7, (2**40).to_bytes(8, 'little')),
           'beyond'),
-          'a huge factor': (sizes, 'beyond'), 'another output': (output, 'inputs or outputs'),
+          'a huge rim': (rim, 'beyond'), 'a huge factor': (sizes, 'beyond'), 'another output': (output, 'inputs or outputs'),
           'no output': (lambda m: m.graph.output.pop() and None, 'inputs or outputs'),
           'another input': (lambda m: setattr(m.graph.input[0], 'name', 'x'), 'inputs or outputs'), 'no list': (lambda m: m.ClearField('graph'), ''),
           'no schema': (lambda m: m.ClearField('metadata_props'), 'schema'), 'another schema': (lambda m: note(m, 'hqgnet_schema', '1'), 'schema 1'),
@@ -181,6 +182,13 @@ def test_what_is_changed_by_accident_is_found(runs, tmp_path):
     with pytest.raises(UserError, match='another shape than config.json'): find_onnx(run, must=True)
     with open(f, 'wb') as h: h.truncate(2**31)                                     # a hole
     with pytest.raises(UserError, match='MiB'): find_onnx(run, must=True)
+
+@pytest.mark.parametrize('field', [8, 14])
+def test_a_number_in_the_place_of_a_word(runs, tmp_path, field):
+    "Of operation sets and notes: as so many zeros it would fill the memory"
+    run = tmp_path/'run'; shutil.copytree(runs/NAMES[0], run); number = b'\x08' + b'\x80'*8 + b'\x40'            # field 1: 2**62
+    with open(run/'model.onnx', 'ab') as f: f.write(bytes([field << 3 | 2, len(number)]) + number)
+    with pytest.raises(UserError, match='in the place of a word'): find_onnx(run, must=True)
 
 def test_what_goes_wrong_while_it_runs_is_one_line(runs):
     engine, x = OnnxNet(runs/NAMES[0]/'model.onnx'), torch.rand(1, 3, 32, 32)
