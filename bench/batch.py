@@ -1,11 +1,12 @@
 """A folder enhanced, beside the network alone on the same images in memory, as ratios in one run: `python bench/batch.py [N] [SIDE …]`."""
-import resource, shutil, statistics, sys, tempfile, time
+import shutil, statistics, sys, tempfile, time
 from pathlib import Path
 from hqgnet_nb.batch import enhance_folder
 from hqgnet_nb.core import list_images, read_image, to_uint, write_image
 from hqgnet_nb.degrade import degrade, sample_params
 from hqgnet_nb.enhance import Enhancer
 from hqgnet_nb.phantoms import phantom
+from large import peak              # its neighbour here
 
 def seconds(f):
     t = time.perf_counter(); f()
@@ -31,6 +32,6 @@ if __name__ == '__main__':
             ways = [lambda o: naive(en, src, o), lambda o: enhance_folder(en, src, o, sidecar=False), lambda o: enhance_folder(en, src, o)]     # noqa: B023
             rows.append((alone, *(seconds(lambda: f(home/f'out{side}_{r}_{k}')) for k, f in enumerate(ways))))        # noqa: B023
         alone = statistics.median(r[0] for r in rows); share = [statistics.median(r[0]/r[k] for r in rows) for k in (1, 2, 3)]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-        print(f'| {side} | {n/alone:.1f} | {share[0]:.2f} | {share[1]:.2f} | {share[2]:.2f} | {peak:.0f} |', flush=True)
+        most = peak()
+        print(f'| {side} | {n/alone:.1f} | {share[0]:.2f} | {share[1]:.2f} | {share[2]:.2f} | {most:.0f} |', flush=True)
     shutil.rmtree(home)

@@ -6,6 +6,7 @@ python bench/speed.py [--threads N] [--size 512] [--only training,convolutions,i
 With more than one thread, time on the clock is measured; the machine should then be idle.
 """
 import argparse, importlib.util, json, resource, shutil, statistics, subprocess, sys, tempfile, time
+from large import peak              # its neighbour here
 
 def median_times(works, repeats, clock):
     "{name: times} of functions run in turn, A B C A B C …, after a first round that does not count"
@@ -117,9 +118,9 @@ def inference(a):
 def memory(a):
     "Peak of the memory that one backend's first two answers take, beyond what was taken before, in MB"
     import torch
-    works, *_ = backends(a); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    works, *_ = backends(a); before = peak()
     with torch.no_grad(): works[a.memory](); works[a.memory]()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)/1024)
+    print(peak() - before)
 
 def wavelet(a):
     import torch
