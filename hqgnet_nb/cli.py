@@ -255,7 +255,7 @@ def _named(word):
 
 def _downstream(a):
     "The callback of a downstream task that `hqgnet train` is asked for, or None; `UserError` where the options do not fit"
-    if not (a.task or a.masks or a.hq_masks or a.solver): return None
+    if not (a.task or a.masks or a.hq_masks or a.solver or a.task_steps): return None
     from hqgnet_nb.core import UserError
     if not (a.task and (a.masks or a.hq_masks)): raise UserError('a downstream task needs --task, and --masks (of --lq) or --hq-masks')
     if a.crop: raise UserError('--crop: the masks would not be cut; cut the images and their masks first')
@@ -285,7 +285,7 @@ def _run_train(a):
     print('\n'.join(summarise(learn)))
     if task:
         from hqgnet_nb.bilevel import finish_task
-        print(f'\ntask      {finish_task(learn, task, a.out, progress("learning the task"), a.task_steps)}: {a.task}, learned on the enhanced images')
+        print(f'\ntask      {finish_task(learn, task, a.out, progress("learning the task"), a.task_steps or 300)}: {a.task}, learned on the enhanced images')
     return 0
 
 # %% ../nbs/17_cli.ipynb #06c4a4a9
@@ -454,7 +454,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('--hq-masks', type=Path, metavar='DIR', help='masks of --hq, carried over to spoiled copies')
     c.add_argument('--solver', choices=['none', 'joint', 'alternating', 'unrolled', 'implicit'],
                    help='how the task steers the enhancer, see notebook 14; none: it is learned afterwards; default with --task: unrolled')
-    c.add_argument('--task-steps', type=number(int, 1), default=300, metavar='N', help="of the task's own training in the end, on enhanced images")
+    c.add_argument('--task-steps', type=number(int, 1), metavar='N', help="of the task's own training in the end, on enhanced images; default: 300")
     c.add_argument('--crop', action='store_true', help='cut the black borders off all of these images')
     c.add_argument('--group', metavar='patient|number|CSV',
                    help='what no group of is both validated on and trained on: patient, the name up to the first _; number, the first in the name; '

@@ -201,7 +201,7 @@ class Game(Callback):
     def spoil(self, good, fov, gen):
         "Spoiled copies of good images, drawn as the training draws them; and which were left as they are"
         ds, B = self.dls.train.dataset, len(good)
-        if self.bank is None:                                      # of data and seed alone: no part of the state; where nothing is drawn from it, not searched for
+        if self.bank is None:                                      # of data and seed alone: no part of the state; not searched for in vain
             self.bank = match_knobs(ds.lq, ds.hq, ds.size, self.seed)[0] if self.matched else torch.rand(1, len(KNOBS), generator=torch_rng(self.seed, 'bank'))
         fit, clean = (draw_share(torch.rand, 2, B, generator=gen, dim=1) < torch.tensor([[self.matched], [self.clean]])).unbind()
         chosen = self.bank[draw_share(lambda n, **how: torch.randint(len(self.bank), (n,), **how), B, generator=gen)]

@@ -176,6 +176,7 @@ def test_train_with_a_task(eyes, tmp_path):
     hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-steps', 3, '--steps', 6, '--resume')
     refused(*train, '--masks', eyes/'hq/masks', '--solver', 'joint', '--steps', 8, '--resume', says='solver')
     refused(*train[:-4], '--masks', eyes/'hq/masks', '--steps', 1, says='--task')
+    refused(*train[:-2], '--task-steps', 9, '--steps', 1, says='--task')
     (tmp_path/'m').mkdir(); shutil.copy(eyes/'hq/masks/0000.png', tmp_path/'m/x.png')
     refused(*train, '--masks', tmp_path/'m', '--steps', 1, '--out', tmp_path/'other', says='named like')
 
