@@ -46,9 +46,11 @@ def _palette(ds, little):
         return np.frombuffer(data, np.uint8, n)
     if 'RedPaletteColorLookupTableData' in ds:
         if bits not in (8, 16): raise ValueError('colours of neither 8 nor 16 bits')
-        return np.stack([entries(ds[f'{c}PaletteColorLookupTableData'].value) for c in ('Red', 'Green', 'Blue')], -1), start
-    from pydicom.pixels import apply_color_lut                        # tables in segments
-    return apply_color_lut((np.arange(n) + start).astype(np.uint16), ds)[..., :3], start
+        table = np.stack([entries(ds[f'{c}PaletteColorLookupTableData'].value) for c in ('Red', 'Green', 'Blue')], -1)
+    else:
+        from pydicom.pixels import apply_color_lut                    # tables in segments
+        table = apply_color_lut((np.arange(n) + start).astype(np.uint16), ds)[..., :3]
+    return table.astype(np.uint8) if table.max() <= 255 else table, start          # 8 bits, each in a word of its own, whatever is announced
 
 # %% ../nbs/00g_dicom.ipynb #2fc3790d
 _SOF = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)

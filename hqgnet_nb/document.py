@@ -94,7 +94,8 @@ class Document:
                 raise self._bad(f'frame {k} to be written is {new.dtype} {new.shape}, not {old.dtype} {old.shape}')
             if new.dtype.kind == 'f' and not (new.min() >= 0 and new.max() <= 1): raise self._bad(f'frame {k} to be written is not within [0, 1]')
             yield k, old, new
-        if k + 1 != self.n: raise self._bad(f'{"more than " if k >= self.n else ""}{min(k + 1, self.n)} frames to be written; it has {self.n}')
+        m = min(k + 1, self.n)
+        if k + 1 != self.n: raise self._bad(f'{"more than " if k >= self.n else ""}{m} frame{"s"*(m != 1)} to be written; it has {self.n}')
 
 # %% ../nbs/00f_document.ipynb #98568289
 class _Image(Document):

@@ -120,6 +120,19 @@ def test_a_palette_has_one_depth(tmp_path):
     assert [f.dtype for f in frames] == [np.uint16]*2 and b.BitsStored == 16 and np.array_equal(b.pixel_array, frames) and frames[1][0, 0, 0] == 0x1234
 
 @pytest.mark.parametrize('syntax', ['explicit', 'implicit', 'big'])
+def test_bytes_in_words_are_bytes(syntax, tmp_path):
+    "Colours of 8 bits in words that are announced as 16 bits, and a palette of one colour, whose second byte is padding: not nearly black"
+    order = '>u2' if syntax == 'big' else '<u2'
+    for n, bits in ((256, 16), (256, 8), (1, 8), (1, 16)):
+        lut, more = np.stack([np.roll(np.arange(256), 9*c)[-n:] for c in range(3)]).astype(np.uint16), {}
+        for c, name in enumerate(('Red', 'Green', 'Blue')):
+            more |= {f'{name}PaletteColorLookupTableDescriptor': [n, 0, bits], f'{name}PaletteColorLookupTableData': lut[c].astype(order).tobytes()}
+        a = grey(np.uint8, 8); src = dicom(tmp_path/'a.dcm', a, 'PALETTE COLOR', syntax=SYNTAXES[syntax], **more)
+        frame, = there_and_back(src, tmp_path/'b.dcm'); b = pydicom.dcmread(tmp_path/'b.dcm')
+        assert frame.dtype == np.uint8 and np.array_equal(frame, lut.T[np.minimum(a, n - 1)]) and frame.max() > 200
+        assert b.BitsStored == 8 and np.array_equal(b.pixel_array, frame)
+
+@pytest.mark.parametrize('syntax', ['explicit', 'implicit', 'big'])
 def test_palettes_in_every_order_of_bytes(syntax, tmp_path):
     for bits, wide in ((8, np.uint8), (16, np.uint16)):
         lut = gen().integers(0, 2**bits, (3, 1024)).astype(wide); more, order = {}, '>u2' if syntax == 'big' else '<u2'
@@ -477,6 +490,8 @@ def test_plain_images_are_documents_too(img, tmp_path):
     with open_document(tmp_path/'a.tif') as doc:
         assert np.array_equal(doc.frame(0), img) and (doc.n, doc.kind) == (1, 'image'); pytest.raises(IndexError, doc.frame, 1)
         doc.write(tmp_path/f'b{doc.suffix}', doc); assert np.array_equal(read_image(tmp_path/f'b{doc.suffix}'), img)
+        for n, says in ((0, ': 0 frames to be written; it has 1$'), (2, ': more than 1 frame to be written; it has 1$')):
+            with pytest.raises(ImageError, match=says): doc.write(tmp_path/'c.tif', [img]*n)
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path/'f.gif', save_all=True, append_images=[Image.fromarray(np.full((9, 9), 9, np.uint8))])
     with pytest.raises(ImageError, match='holds 2 frames'): open_document(tmp_path/'f.gif')
 
