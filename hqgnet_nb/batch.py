@@ -125,21 +125,23 @@ def enhance_folder(
 
     def read(item): return read_image(item[0]) if _kind_of(item[0]) == 'image' else open_document(item[0])
     def work(item, x):
-        t, (f, to), kept = time.perf_counter(), item, None
+        t, (f, to), kept, facts = time.perf_counter(), item, None, None
         if not isinstance(x, np.ndarray):
-            with x: n = x.n; x, y = enhance_document(enhancer, x, to, strength, code, quality, f'Settings {settings["id"]}.')
+            with x: n, facts = x.n, x.facts; x, y = enhance_document(enhancer, x, to, strength, code, quality, f'Settings {settings["id"]}.')
         elif film: n, y = 1, film.enhance(f, x)
         else: n, kept = 1, {} if maps and math.prod(x.shape[:2]) <= ONCE else _Little(); y = enhancer.enhance(x, strength, code, quality, kept)
-        return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, time.perf_counter() - t
+        return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, facts, time.perf_counter() - t
     def write(item, _, made):
-        (f, to), (x, y, doubt, kept, seconds) = item, made; info = f.stat()
+        (f, to), (x, y, doubt, kept, facts, seconds) = item, made; info = f.stat()
         # a float image in a PNG: 16 bits, since 8 would lose levels
-        if _kind_of(f) == 'image': write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL)
+        if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL)
         if doubt is not None: write_image(maps[to], to_uint(np.clip(4*doubt, 0, 1)), LEVEL)
         ends = dict(file=names[f], bytes=info.st_size, sha256=_sha(f)), dict(file=to.relative_to(out).as_posix(), bytes=to.stat().st_size, sha256=_sha(to))
         scores = score_pair(enhancer, x, y, kept) if sidecar else {}
-        about = dict(ends[0], shape=list(x.shape), depth=8*x.itemsize), dict(settings, quality_used=enhancer.choose(x, quality))
-        if sidecar: write_json(sides[to], dict(schema=1, input=about[0], output=ends[1], settings=about[1], scores=scores, note=NOTE))
+        # of a document: what is stored, not what is shown of it
+        about = dict(ends[0], **(facts or dict(shape=list(x.shape), depth=8*x.itemsize))), dict(settings, quality_used=enhancer.choose(x, quality))
+        side = dict(schema=1, input=about[0], output=ends[1], settings=about[1], scores=scores, note=NOTE)
+        if sidecar: write_json(sides[to], side | (dict(scored_frame=facts['frames']//2) if facts else {}))
         return dict(file=names[f], to=ends[1]['file'], bytes=info.st_size, mtime_ns=info.st_mtime_ns, sha256=ends[0]['sha256'], bytes_out=ends[1]['bytes'],
                     seconds=round(seconds, 4), **scores)
     failures, n_ok, results = [], len(mine) - len(todo), in_order(todo, read, work, write)
@@ -157,7 +159,7 @@ def enhance_folder(
     finally:
         results.close()
         if book: book.close()
-    other = sorted({f.suffix for f, to in mine if to.suffix != f.suffix and _kind_of(f) == 'image'}) if fmt == 'same' else []
+    other = sorted({f.suffix or f.name for f, to in mine if to.suffix == '.png' != f.suffix}) if fmt == 'same' else []
     if other: warnings.warn(f'{" ".join(other)} cannot be written; those images became .png', stacklevel=2)
     return n_ok, failures
 

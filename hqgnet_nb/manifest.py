@@ -14,25 +14,26 @@ import numpy as np
 import torch
 from . import __version__
 from .core import IMAGE_SUFFIXES, UserError, list_images, printable
-from .medical import MEDICAL_SUFFIXES, list_documents, open_document
+from .medical import MEDICAL_SUFFIXES, _kind, list_documents, open_document
 
 # %% ../nbs/15ea_manifest.ipynb #557d9851
 def _kind_of(f):
-    "'image', 'volume' (NIfTI), 'film', 'dicom', or None, by the name and DICOM's mark"
+    "'image', 'volume' (NIfTI), 'film', 'dicom', or None: by its first bytes, as `open_document` has it, and where they say nothing by its name"
+    with contextlib.suppress(OSError):
+        if kind := _kind(f): return dict(nifti='volume', video='film').get(kind, kind)
     s = f.suffix.lower()
     if s in IMAGE_SUFFIXES: return 'image'
     if s == '.nii' or f.name.lower().endswith('.nii.gz'): return 'volume'
     if s in MEDICAL_SUFFIXES: return 'dicom' if s in ('.dcm', '.dicom', '.ima') else 'film'
-    with contextlib.suppress(OSError), open(f, 'rb') as h: return 'dicom' if h.read(132)[128:] == b'DICM' else None
 
 def _new_name(f, fmt):
     "The name of an output: of images as .png or the same, of others as what they are"
     kind = _kind_of(f)
     if kind == 'image': return f'{f.stem}{f.suffix if fmt == "same" and f.suffix.lower() in SAME else ".png"}'
-    if kind == 'volume': return f.name
-    if kind == 'dicom': return f'{f.stem if f.suffix.lower() in MEDICAL_SUFFIXES else f.name}.dcm'
+    if kind == 'volume' and f.name.lower().endswith(('.nii', '.nii.gz')): return f.name
+    if kind == 'dicom': return f'{f.stem if f.suffix.lower() in MEDICAL_SUFFIXES | IMAGE_SUFFIXES else f.name}.dcm'
     with contextlib.suppress(UserError), open_document(f) as d: return f.stem + d.suffix
-    return f'{f.stem}.mp4'
+    return f'{f.stem}{".nii" if kind == "volume" else ".mp4"}'
 
 SAME = ('.png', '.tif', '.tiff', '.jpg', '.jpeg')     # what `write_image` writes, so that `same` can be kept
 
@@ -59,15 +60,20 @@ def plan_outputs(
         taken[key] = f; plan.append((f, to))
     return plan
 
+def _bases(plan):
+    "A name without suffix for what lies beside each output: its stem, or all of its name where the stem is that of another output, or all of another's name"
+    whole, stem = {str(to).lower() for _, to in plan}, lambda to: str(to.with_suffix('')).lower(); stems = Counter(stem(to) for _, to in plan)
+    return {to: to.name if stems[stem(to)] > 1 or stem(to) in whole else to.stem for _, to in plan}
+
 def plan_maps(
     plan, # what `plan_outputs` returned
     out, # the folder to write to
-) -> dict: # output path -> path of its map, below out/uncertainty; the suffix of the output stays in its name where two outputs have one stem
+) -> dict: # output path -> path of its map, below out/uncertainty; the suffix of the output stays in its name where two would have one place
     "Where the map of each output goes; `UserError` where that is the place of another file [our reading]"
-    out, stem = Path(out).expanduser(), lambda to: str(to.with_suffix('')).lower()
-    taken, sources, stems, maps = {str(to).lower(): f for f, to in plan}, {f.resolve() for f, _ in plan}, Counter(stem(to) for _, to in plan), {}
+    out, bases = Path(out).expanduser(), _bases(plan)
+    taken, sources, maps = {str(to).lower(): f for f, to in plan}, {f.resolve() for f, _ in plan}, {}
     for f, to in plan:
-        m = (out/'uncertainty'/to.relative_to(out)).with_name(f'{to.name if stems[stem(to)] > 1 else to.stem}.png'); key = str(m).lower()
+        m = (out/'uncertainty'/to.relative_to(out)).with_name(f'{bases[to]}.png'); key = str(m).lower()
         if key in taken: raise UserError(f'{taken[key]} and the map of {f} would both become {m}; rename one of them, or ask for no maps')
         if m.resolve() in sources: raise UserError(f'{m}: an input would be overwritten; give another output folder')
         taken[key], maps[to] = f'the map of {f}', m
@@ -113,20 +119,24 @@ def settings_of(
 
 def plan_sidecars(
     plan, # what `plan_outputs` returned
-) -> dict: # output path -> path of its sidecar; the suffix of the output stays in its name where two outputs have one stem
+) -> dict: # output path -> path of its sidecar; all different; the suffix of the output stays in its name where two would have one place
     "Where the sidecar of each output goes [our reading]"
-    stem = lambda to: str(to.with_suffix('')).lower(); stems = Counter(stem(to) for _, to in plan)
-    def name(to):
-        base = to.name if stems[stem(to)] > 1 else to.stem
+    def name(base):
         if len(f'{base}.json'.encode('utf-8', 'surrogateescape')) <= 255: return f'{base}.json'        # the longest name that disks take
         return f'{base.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")}_{_key(base)}.json'
-    return {to: to.with_name(name(to)) for _, to in plan}
+    return {to: to.with_name(name(base)) for to, base in _bases(plan).items()}
 
 # %% ../nbs/15ea_manifest.ipynb #c362bb37
+_HAS = dict(done={'file', 'settings', 'to', 'bytes', 'mtime_ns', 'sha256', 'bytes_out', 'seconds', 'at'}, failed={'file', 'settings', 'why', 'at'})
+
+def _usable(line): return isinstance(line.get('status'), str) and line.keys() >= _HAS.get(line['status'], {''}) and isinstance(line['file'], str)
+
+def _is_header(h): return isinstance(h, dict) and h.keys() >= {'settings', 'files', 'at'} and isinstance(h['settings'], dict) and 'id' in h['settings']
+
 def read_manifests(
     out, # the folder of a batch
 ) -> tuple: # ([header, …], {input, relative: its last line})
-    "What the manifests of all processes say; half lines of killed ones are left out [our reading]"
+    "What the manifests of all processes say; half lines of killed ones, and lines that lack something, are left out [our reading]"
     headers, lines = [], []
     for p in sorted(Path(out).glob('manifest*.jsonl')):
         try: text = p.read_text(encoding='utf-8', errors='replace')
@@ -135,9 +145,9 @@ def read_manifests(
             try: d = json.loads(line)
             except ValueError: continue
             if not isinstance(d, dict): continue
-            if 'batch' in d: headers += d['batch'] if isinstance(d['batch'], list) else [d['batch']]
-            elif 'file' in d: lines.append(d)
-    lines.sort(key=lambda d: d.get('at', 0))
+            if 'batch' in d: headers += filter(_is_header, d['batch'] if isinstance(d['batch'], list) else [d['batch']])
+            elif _usable(d): lines.append(d)
+    lines.sort(key=lambda d: d['at'])
     return list({json.dumps(h, sort_keys=True): h for h in headers}.values()), {d['file']: d for d in lines}
 
 class Manifest:

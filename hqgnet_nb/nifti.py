@@ -54,7 +54,7 @@ class _Nifti(Document):
         with contextlib.suppress(Exception): codes = self._nib.aff2axcodes(hdr.get_best_affine())
         self._steps = tuple(-1 if c in ('R', 'A', 'S') else 1 for c in codes[1::-1])              # rows go to P or I, columns to L, as on a screen
         self.facts = dict(kind='nifti', depth=8*base.itemsize, type=str(base), shape=list(shape) + [3]*bool(self._channels), frames=self.n,
-                          spacing=[float(z) for z in hdr.get_zooms()], orientation=''.join(c or '?' for c in codes))
+                          spacing=[float(z) if math.isfinite(z) else None for z in hdr.get_zooms()], orientation=''.join(c or '?' for c in codes))
 
     def _upright(self, a): return a.swapaxes(0, 1)[::self._steps[0], ::self._steps[1]]
 

@@ -154,6 +154,12 @@ def test_films_and_volumes_among_images(tmp_path):
         d = json.loads(p.read_text()); f = out/d['output']['file']
         assert d['output']['sha256'] == hashlib.sha256(f.read_bytes()).hexdigest() and d['output']['bytes'] == f.stat().st_size and 'structure' in d['scores']
     assert len(list(out.rglob('*.json'))) == 3
+    told = {d['input']['file']: d for d in (json.loads(p.read_text()) for p in out.rglob('*.json'))}
+    scan, walk, still = (told[f] for f in ('scan.nii.gz', 'walk.mkv', 'still.png')); size = dict(shape=[64, 64, 5], spacing=[.5, .5, 2.])
+    assert scan['input'].items() >= dict(kind='nifti', depth=16, type='int16', frames=5, **size).items(), 'what is stored, not what is shown of it'
+    assert walk['input'].items() >= dict(kind='video', depth=8, frames=5, fps=5., shape=[64, 64, 3]).items()
+    assert scan['scored_frame'] == walk['scored_frame'] == 2
+    assert 'scored_frame' not in still and still['input']['depth'] == 8 and still['input']['shape'] == [64, 64, 3]
     times = lambda: {f: (out/to).stat().st_mtime_ns for f, to in made.items()}
     before = times(); code, text, err = here(*words); assert code == 0 and '3 of 3 images were done before' in err and times() == before
     book = out/'manifest_0.jsonl'; lines = [l for l in book.read_text().splitlines() if 'walk.mkv' not in l and 'scan.nii' not in l]
@@ -161,3 +167,52 @@ def test_films_and_volumes_among_images(tmp_path):
     code, text, err = here(*words); assert code == 0 and text.startswith('3 images') and '1 of 3 images were done before' in err
     after = times(); assert {f for f in made if after[f] != before[f]} == {'scan.nii.gz', 'walk.mkv'}
     assert all(np.array_equal(a, b) for a, b in zip(pixels(), first))
+
+def test_what_a_file_is_its_bytes_say_in_a_batch_too(tmp_path):
+    "A DICOM file called .png comes out as DICOM, a PNG called .dcm as PNG, volumes and films too; sidecars say what is stored, and name nobody"
+    import av, nibabel as nib
+    from fractions import Fraction
+    from hqgnet_nb.document import _write_dicom
+    src, out, gen = tmp_path/'in', tmp_path/'out', np.random.default_rng(0)
+    img = np.kron(gen.integers(20, 200, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    src.mkdir(); _write_dicom(src/'chest.png', 8*img[..., 0].astype(np.int16), PatientName='Meier^Anna', PixelSpacing=[.5, .75])
+    write_image(src/'eye.png', img); (src/'eye.png').rename(src/'eye.dcm')
+    nib.save(nib.Nifti1Image(np.stack([img[..., 0]]*2, -1), np.eye(4)), src/'v.nii.gz'); (src/'v.nii.gz').rename(src/'v.tif')
+    with av.open(str(src/'talk.mkv'), 'w') as c:
+        s, a = c.add_stream('ffv1', rate=5), c.add_stream('pcm_s16le', rate=8000); s.width = s.height = 64; s.pix_fmt = 'bgr0'
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format='s16', layout='mono')
+        sound.rate, sound.pts, sound.time_base = 8000, 0, Fraction(1, 8000)
+        for p in (*s.encode(av.VideoFrame.from_ndarray(img, 'rgb24')), *s.encode(), *a.encode(sound), *a.encode()): c.mux(p)
+    (src/'talk.mkv').rename(src/'talk.jpg'); (src/'no.png').write_bytes(b'no picture')
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
+    assert code == 1 and text.startswith('4 images') and err.count('cannot be read') == 1 and 'no.png' in err, err
+    assert sorted(p.name for p in out.iterdir() if p.suffix not in ('.json', '.jsonl')) == ['chest.dcm', 'eye.png', 'talk.mkv', 'v.nii.gz']
+    assert (out/'chest.dcm').read_bytes()[128:132] == b'DICM' and read_image(out/'eye.png').shape == (64, 64, 3)
+    assert nib.load(out/'v.nii.gz').shape == (64, 64, 2)
+    told = {p.stem: json.loads(p.read_text()) for p in out.glob('*.json')}; known = {k: d['input'] for k, d in told.items()}
+    assert known['chest'].items() >= dict(file='chest.png', kind='dicom', depth=12, signed=True, frames=1, spacing=[.5, .75]).items()
+    assert known['talk']['notes'] == ['sound is left out'] and known['v.nii']['depth'] == 8 and 'kind' not in known['eye']
+    assert told['chest']['scored_frame'] == 0 and told['v.nii']['scored_frame'] == 1 and 'Meier' not in json.dumps(told)
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu'); assert '4 of 5 images were done before' in err
+
+def test_lines_that_lack_something_are_no_lines(ward, tmp_path):
+    "A manifest that another program, or a person, has been at: what is not whole is done again, and counted as missing till then"
+    for k in range(3): (tmp_path/'in').mkdir(exist_ok=True); shutil.copy(ward/f'bed 0/{2*k:03d}.png', tmp_path/f'in/{k}.png')
+    words, book = ('enhance', 'fundus-tiny', tmp_path/'in', tmp_path/'out', '--device', 'cpu'), tmp_path/'out/manifest_0.jsonl'
+    assert here(*words)[0] == 0
+    kept = [json.loads(l) for l in book.read_text().splitlines()]
+    for key in ('status', 'settings', 'bytes_out', 'seconds', 'at'):
+        less = [{k: v for k, v in d.items() if k != key} if d.get('file') == '1.png' else d for d in kept]
+        book.write_text(''.join(json.dumps(d) + '\n' for d in (*less, dict(batch=dict(at=1)))))
+        code, text, err = here('merge', tmp_path/'out'); assert code == 1 and '2 of 3 images done' in text and '1 still to do' in text, key
+        (tmp_path/'out/manifest.jsonl').unlink(); code, text, err = here(*words); assert code == 0 and '2 of 3 images were done before' in err, key
+
+def test_sidecars_have_a_place_each(ward, tmp_path):
+    "Three outputs of which two have one stem, and the third has a stem that is the name of the first"
+    img = read_image(ward/'bed 0/000.png')
+    for n in ('a.png', 'a.tif', 'a.png.tif'): write_image(tmp_path/'in'/n, img)
+    words = 'enhance', 'fundus-tiny', tmp_path/'in', tmp_path/'out', '--device', 'cpu', '--format', 'same', '--uncertainty'
+    code, text, err = here(*words); assert code == 0, err
+    for n in ('a.png', 'a.tif', 'a.png.tif'):
+        assert json.loads((tmp_path/f'out/{n}.json').read_text())['output']['file'] == n
+        assert read_image(tmp_path/f'out/uncertainty/{n}.png').shape[:2] == img.shape[:2]
