@@ -22,9 +22,9 @@ def hqgnet(*args, code=0, cwd=None, alone=False):
     assert left == code and 'Traceback' not in err, f'{args}: {left}\n{out}\n{err}'
     return out, err
 
-def refused(*args, says, cwd=None, alone=False):
+def refused(*args, says, cwd=None):
     "Nothing if the command ends with code 2, no stdout and one line on stderr that says `says`"
-    out, err = hqgnet(*args, code=2, cwd=cwd, alone=alone)
+    out, err = hqgnet(*args, code=2, cwd=cwd)
     assert out == '' and len(err.splitlines()) == 1 and err.startswith('hqgnet: error: ') and says in err, err
 
 @pytest.fixture(scope='module')
@@ -267,7 +267,7 @@ def test_compare_with_a_task(eyes, tmp_path):
     compare = ['compare', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--test-lq', tmp_path/'test', '--test-ref', tmp_path/'t/images', '--out', tmp_path/'out',
                '--size', 64, '--steps', 4, '--seeds', 1, '--methods', 'CLAHE', '--refit-steps', 2]
     task = [*compare, '--task', 'vessels', '--masks', eyes/'hq/masks', '--test-mask', tmp_path/'t/masks']
-    out, err = hqgnet(*task, '--solver', 'joint')
+    out, err = hqgnet(*task, '--solver', 'joint', alone=True)
     assert re.search(r'^\| HQG-Net, joint \| 1 \| 4 \|', out, re.M) and 'refit_dice' in out and 'learning the task again on 6 images' in err, (out, err)
     rows = list(csv.DictReader(open(tmp_path/'out/results.csv')))
     assert [r['method'] for r in rows[::2]] == ['no enhancement', 'CLAHE', 'HQG-Net, joint'] and all(0 <= float(r['refit_auc']) <= 1 for r in rows)
