@@ -68,12 +68,12 @@ def main():
                 with open(a.out/f'compare_{kind}.csv', 'w', newline='') as f:      # shorter numbers: it is kept with the project
                     w = csv.DictWriter(f, rows[0], lineterminator='\n'); w.writeheader()
                     w.writerows({k: f'{float(v):.4g}' if '.' in v and k not in ('name', 'group') else v for k, v in r.items()} for r in rows)
-            plain = [m for m in methods if m in BASELINES]
+            plain, init = [m for m in methods if m in BASELINES], f'{kind}-tiny' if 'HQG-Net' in methods and kind not in GENERATED else None
             compare_methods(**ask, out=out, methods=plain, minutes=a.minutes, seeds=seeds, say=say)     # claims the folder
             for k in range(seeds):                             # the same training as there: not done twice
                 old, new = work/f'base_{k}', out/'runs'/f'hqg_net_{k}'
                 if a.minutes == 6 and (old/'config.json').is_file() and not new.exists(): shutil.copytree(old, new)
-            rows = compare_methods(**ask, out=out, methods=methods, minutes=a.minutes, seeds=seeds, say=say); say(f'{seeds} seed(s) done')
+            rows = compare_methods(**ask, out=out, methods=methods, minutes=a.minutes, seeds=seeds, init=init, say=say); say(f'{seeds} seed(s) done')
             comparison_report(out, rows)
 
 if __name__ == '__main__': main()

@@ -184,7 +184,7 @@ def _run_compare(a):
     if a.solver is not None: more['solvers'] = [s.strip() for s in a.solver.split(',') if s.strip()]
     rows = compare_methods(a.lq, a.hq, a.test_lq, a.out, test_ref=a.test_ref, test_mask=a.test_mask, lq_ref=a.lq_ref, methods=methods, minutes=a.minutes,
                            steps=a.steps, seeds=a.seeds, size=a.size, say=say, seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, task=a.task,
-                           masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, **more)
+                           masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, init=a.init, **more)
     table = summary(rows); print(comparison_table(table))
     for r in table:
         words = [f'{x} {v[3]} ({v[0]:+.3f} [{v[1]:.3f}, {v[2]:.3f}])' for x in ('ssim', 'structure', 'vesselness_auc', 'refit_dice', 'refit_right')
@@ -276,7 +276,8 @@ def _run_train(a):
     more, task = {} if a.lr is None else dict(lr=a.lr), _downstream(a)
     learn = train(lq=a.lq, hq=a.hq, out=a.out, preset=a.preset, size=a.size, epochs=a.epochs, steps=a.steps, minutes=a.minutes, seed=a.seed,
                   device=a.device, resume=a.resume, valid_lq=a.valid_lq, valid_ref=a.valid_ref, valid_every=a.valid_every, choose=a.choose,
-                  patience=a.patience, mixed=a.mixed, batch=a.batch, crop=a.crop, group=a.group and _grouping(a.group), cbs=[task] if task else [], **more)
+                  patience=a.patience, mixed=a.mixed, batch=a.batch, init=a.init, crop=a.crop, group=a.group and _grouping(a.group),
+                  cbs=[task] if task else [], **more)
     if other_process(): return 0
     from hqgnet_nb.summary import summarise
     kept = f', the weights of step {learn.best["step"]} kept' if learn.choose == 'rule' and learn.best and learn.best['step'] != learn.game.step else ''
@@ -432,6 +433,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('--out', type=Path, required=True, metavar='RUN', help='folder for weights, settings, log and pictures')
     c.add_argument('--size', type=number(int, 32, 4096), metavar='S', help="side of the training images, pixels; default: the preset's")
     c.add_argument('--preset', choices=['tiny', 'base', 'paper'], default='tiny', help='size of the networks')
+    c.add_argument('--init', metavar='RUN_OR_NAME', help='weights to begin with: of an earlier run, or a name such as fundus-tiny; default: at random')
     g = c.add_mutually_exclusive_group()
     g.add_argument('--epochs', type=number(float, 0, above=True), metavar='N', help='budget: times through the low-quality images')
     g.add_argument('--steps', type=number(int, 1), metavar='N', help='budget: batches')
@@ -516,6 +518,7 @@ def _add_using(command, device):
     c.add_argument('--test-grades', type=Path, metavar='CSV', help='columns file, grade: what the task is to say of the test images, in place of --test-mask')
     c.add_argument('--task-group', metavar='patient|number|CSV',
                    help="what the task's two levels share none of, as for `hqgnet train --group`; default: each file its own")
+    c.add_argument('--init', metavar='RUN_OR_NAME', help='one more row: HQG-Net that begins with these weights, as in `hqgnet train --init`')
     c.add_argument('--refit-steps', type=number(int, 1), default=400, metavar='N', help="of the task's training in each row")
     c = command('evaluate', _run_evaluate, 'measure enhanced images against references')
     for name, text in (('pred', 'enhanced images'), ('ref', 'references with the same stems'), ('lq', 'the inputs; adds rows of simple methods'),

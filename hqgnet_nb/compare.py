@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CEILING', 'REFERENCE', 'METHODS', 'UNTRAINED', 'SMALLER', 'OF_SETS', 'FACTS', 'SHOWN', 'fit_mask', 'test_images',
-           'measure', 'segmenters', 'quality_features', 'likeness', 'solver_rows', 'spoiled_copies', 'task_lesson',
-           'refit_scores', 'slug', 'fit_method', 'check_folder', 'compare_methods', 'summary', 'comparison_table',
-           'write_tables', 'comparison_report']
+           'measure', 'segmenters', 'quality_features', 'likeness', 'solver_rows', 'begun_row', 'spoiled_copies',
+           'task_lesson', 'refit_scores', 'slug', 'fit_method', 'check_folder', 'compare_methods', 'summary',
+           'comparison_table', 'write_tables', 'comparison_report']
 
 # %% ../nbs/15d_compare.ipynb #54f9237e
 import copy, csv, json, time
@@ -134,6 +134,12 @@ def solver_rows(
     if lost := [s for s in solvers if s not in SOLVERS]: raise UserError(f'no solver {lost[0]!r}; there are {", ".join(SOLVERS)}')
     return list(dict.fromkeys('HQG-Net' if s == 'none' else f'HQG-Net, {s}' for s in solvers))
 
+def begun_row(
+    init, # a run's folder or the name of weights that come with the library, as for `begin_from` of notebook 10b
+) -> str: # name of a row
+    "The row of HQG-Net that begins with weights that are there already [our reading]"
+    return f'HQG-Net, from {Path(init).name}'
+
 def spoiled_copies(
     lq, hq, # folders of low- and high-quality images
     files, # list of image files of `hq`, of different stems
@@ -212,8 +218,8 @@ def slug(
     return ''.join(c if c.isalnum() else '_' for c in method.lower())
 
 def fit_method(
-    method, # a name in `METHODS`, or one of `solver_rows`
-    plan, # dict: lq, hq, lq_ref, size, minutes or steps; for `solver_rows` task, masks, hq_masks, and lesson: a `task_lesson`
+    method, # a name in `METHODS`, one of `solver_rows`, or `begun_row`
+    plan, # dict: lq, hq, lq_ref, size, minutes or steps; for `solver_rows` task, masks, hq_masks, and lesson: a `task_lesson`; for `begun_row` init
     seed, # of the training
     folder, # for the run
 ) -> tuple: # (a function image -> image, dict of facts: steps, seconds, parameters)
@@ -222,17 +228,17 @@ def fit_method(
     if method in BASELINES: return BASELINES[method](_readable(stems(hq).values())), {}
     if method == REFERENCE: return None, {}                   # nothing to do to an image: its reference is what is measured
     resume = (folder/'checkpoint.pt').is_file()
-    ours, _, solver = method.partition(', ')
+    ours, _, how = method.partition(', '); init = plan.get('init') if how.startswith('from ') else None
     if ours == 'HQG-Net':
         from hqgnet_nb.enhance import Enhancer
         from hqgnet_nb.train import train_folders
         if not (folder/'config.json').is_file():
             cbs = []
-            if solver:                                         # as `hqgnet train --task`
+            if how and not init:                               # a solver: as `hqgnet train --task`
                 from hqgnet_nb.bilevel import task_callback
-                t = plan['lesson']; cbs = [task_callback(plan['task'], plan['masks'], plan['hq_masks'], solver, seed, t['group'], **t['arguments'])]
+                t = plan['lesson']; cbs = [task_callback(plan['task'], plan['masks'], plan['hq_masks'], how, seed, t['group'], **t['arguments'])]
             train_folders(lq, hq, folder, size=size, steps=plan['steps'], minutes=None if plan['steps'] else plan['minutes'], seed=seed,
-                          resume=resume, bar=False, device=plan['device'], timer=time.process_time, cbs=cbs)
+                          resume=resume, bar=False, device=plan['device'], timer=time.process_time, cbs=cbs, init=init)
         e = Enhancer.load(folder, plan['device']); c = e.config
         return e.enhance, dict(steps=c['steps'], seconds=c['seconds'], parameters=sum(p.numel() for p in e.net.parameters()))
     from hqgnet_nb.contest import paired_dls, train_rival
@@ -256,7 +262,7 @@ def check_folder(
     if mark.is_file():
         try: old = json.loads(mark.read_text(encoding='utf-8'))
         except ValueError: old = {}
-        if differ := [k for k in plan if k not in ('methods', 'seeds') and old.get(k) != plan[k]]:
+        if differ := [k for k in plan if k not in ('methods', 'seeds') and old.get(k) != plan[k] and not (k == 'init' and None in (old.get(k), plan[k]))]:
             raise UserError(f'{out}: holds a comparison with another {differ[0]} ({old.get(differ[0])}, now {plan[differ[0]]}); choose another --out')
     elif Path(out).exists() and any(Path(out).iterdir()): raise UserError(f'{out}: is there and is no comparison; choose another --out')
     write_json(mark, plan)
@@ -282,6 +288,7 @@ def compare_methods(
     test_grades=None, # CSV file with the columns file and grade: the task's targets of the test images, in place of test_mask
     task_group=None, # training file -> group: the loop's two levels share none; or a table, see `csv_groups`; None: each file its own
     refit_steps=400, # of the task's training in each row
+    init=None, # weights to begin with in one more row of HQG-Net, as for `begin_from` of notebook 10b
     device='cpu', # for HQG-Net: 'cpu', 'cuda' or 'auto'; the rivals stay on the CPU, so with another device the budget is no longer the same
     say=print, # is called with a line as things get done
 ) -> list: # dicts: name, method, seed, facts and numbers: one for each test image, method and seed
@@ -289,7 +296,7 @@ def compare_methods(
     out, methods = Path(out).expanduser(), list(methods)
     if task is None and (masks or hq_masks or test_grades or solvers or task_group):
         raise UserError('masks of training images, their groups, grades and solvers need a task; name it (--task)')
-    ours = solver_rows(['unrolled'] if solvers is None else solvers) if task else []
+    ours = ([begun_row(init)] if init else []) + (solver_rows(['unrolled'] if solvers is None else solvers) if task else [])
     if unknown := [m for m in methods if m not in (*METHODS, *ours)]: raise UserError(f'no method {unknown[0]!r}; there are {", ".join((*METHODS, *ours))}')
     if seeds < 1: raise UserError('at least one seed')
     if CEILING in methods and lq_ref is None: methods.remove(CEILING); say(f'{CEILING}: left out, it needs references of the LQ images (--lq-ref)')
@@ -313,7 +320,10 @@ def compare_methods(
                                              masks=masks, hq_masks=hq_masks, test_grades=test_grades).items()}
     plan |= dict(minutes=None if steps else minutes, steps=steps, size=size, device=device, methods=methods, seeds=seeds)
     plan |= dict(seg_steps=seg_steps if seg_images else None, areas=areas, group=of(group))
-    plan |= dict(task=task, task_group=of(task_group), refit_steps=refit_steps if task else None)
+    plan |= dict(task=task, task_group=of(task_group), refit_steps=refit_steps if task else None, init=init and str(init))
+    if init:                                                   # its errors, before anything is trained
+        from hqgnet_nb.train import begin_from
+        begin_from(init, 'tiny', 3 if any(im.ndim == 3 for d in (lq, hq) for im in _readable(stems(d).values())) else 1)
     check_folder(out, plan); every, judge_of, looks = [], lambda name: None, []
     if seg_images is not None: judge_of = segmenters(seg_images, seg_masks, items, size, seg_steps, out, say)
     if task:
@@ -440,6 +450,8 @@ def comparison_report(
     run |= {m: f'{f["steps"]} steps, {f["seconds"]:.0f} s, {f["parameters"]/1e6:.2f} million parameters' for m, f in facts.items()}
     notes = ['The table shows means over images and seeds with intervals over images; summary.json has the paired intervals over images and seeds.',
              'The paired ceiling sees references in training: it is no rival, it shows what could be reached.']
+    if plan.get('init'):
+        notes += [f'{begun_row(plan["init"])}: its first weights had a training of their own before, which the budget does not hold.']
     if plan.get('task'):
         targets = ' and '.join(plan[k] for k in ('masks', 'hq_masks') if plan[k])
         run['task'] = f'{plan["task"]}, learned again in each row for {plan["refit_steps"]} steps, from {targets}'

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['lr_factor', 'Budget', 'clock', 'HQGProgress', 'left_to_restore', 'Rule', 'KeepBest', 'Checkpoint', 'check_room',
-           'run_bytes', 'join', 'files_hash', 'train_folders']
+           'run_bytes', 'join', 'files_hash', 'begin_from', 'train_folders']
 
 # %% ../nbs/10b_train.ipynb #a2dc3444
 import contextlib, datetime, hashlib, math, os, signal, tempfile, threading, time, warnings
@@ -13,9 +13,9 @@ import torch
 from fastcore.basics import patch
 from .core import UserError, rng, torch_rng
 from .data import unpaired_dls
-from .generator import save_net
+from .generator import HQGNet, load_net, save_net
 from .learner import HQGLearner, NotFinite, PRESETS, as_first, average, gather, place, together
-from .losses import restoration_loss
+from .losses import n_style, restoration_loss
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException, CancelValidException
 from fastai.callback.progress import ProgressCallback
 
@@ -273,6 +273,19 @@ def files_hash(
     known = [(Path(x).name, Path(x).stat().st_size) if isinstance(x, (str, Path)) else tuple(x.shape) for x in items]
     return hashlib.sha256(repr(known).encode()).hexdigest()[:8]
 
+def begin_from(
+    init, # a run's folder, its model.safetensors, or the name of weights that come with the library
+    preset, # of the training
+    channels, # of its images, 1 or 3
+): # (the `HQGNet`, dict for the run's settings: init and the hash of its weights)
+    "The network where a training begins, if not at random; `UserError` for what cannot be read, or is of another size [our reading]"
+    net, config = load_net(init); p = PRESETS[preset]
+    with torch.device('meta'): want = HQGNet(channels, p['widths'], p['guide_widths'], n_probe=n_style(channels)).config
+    if differ := [k for k in want if net.config[k] != want[k]]:
+        k = differ[0]; cure = 'begin with weights of images like yours, or at random' if k == 'channels' else 'choose its --preset, or begin at random'
+        raise UserError(f'init {init}: its network has {k} {net.config[k]}, this training {want[k]}; {cure}')
+    return net, dict(init=Path(init).name, init_sha256=config['sha256'])
+
 def _chosen(checkpoint):
     "Which weights the run of a checkpoint keeps; None where it does not say"
     try: return torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)['settings'].get('choose')
@@ -295,6 +308,7 @@ def train_folders(
     timer=time.monotonic, # the clock of `minutes`, as for `train_for`
     crop=False, group=None, # without black borders; what is kept out of training together: as for `unpaired_dls`
     batch=None, # images in a step, of all processes together; None: the preset's for each
+    init=None, # weights to begin with, as for `begin_from`; None: at random
     **learner, # more arguments of `HQGLearner`
 ): # the `HQGLearner`
     "Train on two unpaired folders and write the run; `UserError` for what the user can mend [abstract]"
@@ -313,10 +327,11 @@ def train_folders(
             raise UserError(f'{out}: holds a run already; add --resume to go on with it, or choose another folder')
         check_room(out)
         dls = unpaired_dls(lq, hq, size, batch//world, seed, valid_lq, valid_ref, device=torch.device(device), crop=crop, group=group, valid_bs=bs)
-        learn = HQGLearner(dls, preset, out=out, seed=seed, **learner)
+        net, begun = begin_from(init, preset, dls.channels) if init else (None, {})
+        learn = HQGLearner(dls, preset, net, out=out, seed=seed, **learner)
         sets = dict(lq=dls.train.dataset.lq, hq=dls.train.dataset.hq, valid=dls.valid.dataset.lq)
         settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, batch=batch, crop=bool(crop),
-                                         n_lq=len(sets['lq']), n_hq=len(sets['hq']),
+                                         n_lq=len(sets['lq']), n_hq=len(sets['hq']), **begun,
                                          **{f'{k}_files': files_hash(s.items) for k, s in sets.items()},
                                          **{k: v for cb in learn.cbs for k, v in getattr(cb, 'settings', {}).items()})    # a callback's part in the run
         check_room(out, run_bytes(learn))
