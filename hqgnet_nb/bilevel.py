@@ -26,7 +26,7 @@ def grads(
     inputs, # list of tensors
     **more, # create_graph, retain_graph
 ) -> list: # of tensors like the inputs; zeros for what the value does not depend on
-    "The gradients of a scalar"
+    "The gradients of a scalar [our reading]"
     if not value.requires_grad: return [torch.zeros_like(t) for t in inputs]
     return [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, torch.autograd.grad(value, inputs, allow_unused=True, **more))]
 
@@ -220,6 +220,7 @@ def task_callback(
     solver='unrolled', # one of `SOLVERS`
     seed=0, # of weights of the task that are drawn from torch's own generator
     group=None, # as for `TaskData`
+    weight=5., # of the task's loss beside the others, as for `BiLevel`
     **arguments, # of the task
 ) -> BiLevel: # for the `cbs` of `train_folders`; its settings know the files of targets
     "The callback of a task by its name; `UserError` for a task, a solver or targets that are not there [our reading]"
@@ -227,7 +228,7 @@ def task_callback(
     if not targets: raise UserError(f'task {name}: give masks of the low-quality images, or of the high-quality ones, to learn it from')
     if name == 'grades': arguments = dict(n=table_grades(targets)) | arguments
     set_seed(seed); task = copy.deepcopy(make_task(name, **arguments))      # one of the user's own may begin with any weights, and may be one object
-    cb = BiLevel(task, partial(task_data, task=task, masks=masks, hq_masks=hq_masks, group=group), solver, name=str(name))
+    cb = BiLevel(task, partial(task_data, task=task, masks=masks, hq_masks=hq_masks, group=group), solver, weight, name=str(name))
     cb.settings |= arguments | dict(task_files=files_hash([f for t in targets for f in ([t] if Path(t).is_file() else list_images(t))]))
     return cb
 

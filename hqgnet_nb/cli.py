@@ -255,12 +255,13 @@ def _named(word):
 
 def _downstream(a):
     "The callback of a downstream task that `hqgnet train` is asked for, or None; `UserError` where the options do not fit"
-    if not (a.task or a.masks or a.hq_masks or a.solver or a.task_steps): return None
+    if not (a.task or a.masks or a.hq_masks or a.solver or a.task_steps or a.task_weight is not None): return None
     from hqgnet_nb.core import UserError
     if not (a.task and (a.masks or a.hq_masks)): raise UserError('a downstream task needs --task, and --masks (of --lq) or --hq-masks')
     if a.crop: raise UserError('--crop: the masks would not be cut; cut the images and their masks first')
     from hqgnet_nb.bilevel import task_callback
-    cb = task_callback(a.task, a.masks, a.hq_masks, a.solver or 'unrolled', a.seed, a.group and _grouping(a.group))
+    more = {} if a.task_weight is None else dict(weight=a.task_weight)
+    cb = task_callback(a.task, a.masks, a.hq_masks, a.solver or 'unrolled', a.seed, a.group and _grouping(a.group), **more)
     cb.settings['task_group'] = _named(a.group); return cb
 
 def _run_train(a):
@@ -456,6 +457,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('--hq-masks', type=Path, metavar='DIR', help='masks of --hq, carried over to spoiled copies')
     c.add_argument('--solver', choices=['none', 'joint', 'alternating', 'unrolled', 'implicit'],
                    help='how the task steers the enhancer, see notebook 14; none: it is learned afterwards; default with --task: unrolled')
+    c.add_argument('--task-weight', type=number(float, 0), metavar='W', help="of the task's loss beside the enhancer's own; default: 5")
     c.add_argument('--task-steps', type=number(int, 1), metavar='N', help="of the task's own training in the end, on enhanced images; default: 300")
     c.add_argument('--crop', action='store_true', help='cut the black borders off all of these images')
     c.add_argument('--group', metavar='patient|number|CSV',

@@ -50,7 +50,7 @@ class ResBlock(nn.Module):
     ): # B x nf x H x W
         "The block's output"
         h = self.conv1(x if self.first else F.leaky_relu(x, .2))
-        return (self.skip(x) + self.conv2(F.leaky_relu(h, .2, inplace=True))).mul_(.5**.5)      # in place: most of the time goes into memory, not sums
+        return self.conv2(F.leaky_relu(h, .2, inplace=True)).add_(self.skip(x)).mul_(.5**.5)     # in place: most of the time goes into memory, not sums
 
 # %% ../nbs/05_guidance.ipynb #372e04c0
 def box(

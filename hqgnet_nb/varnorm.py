@@ -32,7 +32,7 @@ def adalin(
     m, v, lm, lv = norm_stats(x, mask) if stats is None else stats
     a, b = (v + eps).rsqrt(), (lv + eps).rsqrt()
     scale = rho*a + (1 - rho)*b                        # both norms are affine in x: one multiply-add on the big tensor
-    return x*(sigma*scale) + (mu - sigma*(rho*a*m + (1 - rho)*b*lm))
+    return torch.addcmul(mu - sigma*(rho*a*m + (1 - rho)*b*lm), x, sigma*scale)
 
 # %% ../nbs/06_varnorm.ipynb #cee07075
 class VIN(nn.Module):
@@ -61,7 +61,7 @@ class VIN(nn.Module):
     ): # B x nf x H x W
         "The steered features"
         mu, sigma = self.affine(v)[..., None, None].chunk(2, 1)
-        return self.conv(F.leaky_relu(adalin(x, mu, 1 + sigma, self.rho, mask, stats), .2, inplace=True)) + x
+        return self.conv(F.leaky_relu(adalin(x, mu, 1 + sigma, self.rho, mask, stats), .2, inplace=True)).add_(x)
 
 # %% ../nbs/06_varnorm.ipynb #cc0da33f
 def kl_divergence(

@@ -168,15 +168,17 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
 
 def test_train_with_a_task(eyes, tmp_path):
     train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--task', 'vessels']
-    out, _ = hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-steps', 3, '--steps', 4)
-    config = json.loads((tmp_path/'run/config.json').read_text()); assert (config['task'], config['solver']) == ('vessels', 'alternating')
+    out, _ = hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-weight', 9, '--task-steps', 3,
+                    '--steps', 4)
+    config = json.loads((tmp_path/'run/config.json').read_text()); assert (config['task'], config['solver'], config['task_weight']) == ('vessels', 'alternating', 9)
     assert (tmp_path/'run/task.safetensors').is_file() and 'task.safetensors' in out
     log = list(csv.DictReader(open(tmp_path/'run/history.csv')))
     assert all(float(r['task']) > 0 for r in log if r['task']) and {'task', 'task_fit'} <= set(log[0])
-    hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-steps', 3, '--steps', 6, '--resume')
+    again = [*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-steps', 3, '--steps', 6, '--resume']
+    refused(*again, says='task_weight=9'); hqgnet(*again, '--task-weight', 9)
     refused(*train, '--masks', eyes/'hq/masks', '--solver', 'joint', '--steps', 8, '--resume', says='solver')
     refused(*train[:-4], '--masks', eyes/'hq/masks', '--steps', 1, says='--task')
-    refused(*train[:-2], '--task-steps', 9, '--steps', 1, says='--task')
+    refused(*train[:-2], '--task-steps', 9, '--steps', 1, says='--task'); refused(*train[:-2], '--task-weight', 9, '--steps', 1, says='--task')
     (tmp_path/'m').mkdir(); shutil.copy(eyes/'hq/masks/0000.png', tmp_path/'m/x.png')
     refused(*train, '--masks', tmp_path/'m', '--steps', 1, '--out', tmp_path/'other', says='named like')
 
