@@ -73,7 +73,9 @@ class _Dicom(_Pixels):
         groups = self._groups(k)
         names = 'RescaleSlope RescaleIntercept WindowCenter WindowWidth'.split()
         key = tuple(next((v for d in groups if (v := _floats(d, name))), [None])[0] for name in names)
-        if key not in self._curves: self._curves[key] = self._make_curve(groups, *key)
+        if key not in self._curves:
+            if len(self._curves) == 32: self._curves.pop(next(iter(self._curves)))      # a table is up to a megabyte, and each frame may have its own
+            self._curves[key] = self._make_curve(groups, *key)
         return self._curves[key]
 
     def _make_curve(self, groups, slope, intercept, centre, width):

@@ -6,7 +6,7 @@
 __all__ = ['GROUPS', 'COLOURS', 'MOST_INFLATED', 'RLE', 'DEFLATED', 'LOSSY']
 
 # %% ../nbs/00g_dicom.ipynb #bba4c238
-import contextlib, io, logging, math, warnings, zlib
+import contextlib, io, logging, math, re, warnings, zlib
 import numpy as np
 from .core import _ALONE
 from .document import MOST_PIXELS, Document, _need
@@ -121,9 +121,11 @@ class _Pixels(Document):
         import pydicom
         from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
         size = self._file.size; head = self._file.read(1024)
-        if DEFLATED.encode() in head: self._inflated(144 + int.from_bytes(head[140:144], 'little'))
+        deflated = re.search(b'\x02\x00\x10\x00UI..' + re.escape(DEFLATED.encode()), head, re.S) is not None       # as transfer syntax, not anywhere
+        with contextlib.suppress(*([] if deflated else [zlib.error])):
+            if DEFLATED.encode() in head: self._inflated(144 + int.from_bytes(head[140:144], 'little'))
         self._file.seek(0)
-        self.ds = ds = pydicom.dcmread(self._file, stop_before_pixels=DEFLATED.encode() not in head, force=head[128:132] != b'DICM')
+        self.ds = ds = pydicom.dcmread(self._file, stop_before_pixels=not deflated, force=head[128:132] != b'DICM')
         implicit, little = ds.original_encoding; self._told = True
         guess = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         self._syntax = UID(ds.file_meta.get('TransferSyntaxUID') or guess)

@@ -23,7 +23,7 @@ def _announced(head):
     def number(i):                                                 # of Matroska: (value, where it ends)
         n = 9 - head[i].bit_length(); v = int.from_bytes(head[i:i + n], 'big') & (1 << 7*n) - 1
         return (None if v == (1 << 7*n) - 1 else v), i + n
-    if head[:4] == b'RIFF': n = int.from_bytes(head[4:8], 'little'); return n + 8 if 0 < n < 2**32 - 1 else 0
+    if head[:4] == b'RIFF': n = int.from_bytes(head[4:8], 'little'); return n if 0 < n < 2**32 - 1 else 0     # some count the eight bytes before, some do not
     with contextlib.suppress(IndexError, TypeError):
         if head[:4] == b'\x1aE\xdf\xa3':
             v, i = number(4); i += v

@@ -170,7 +170,8 @@ def test_train_with_a_task(eyes, tmp_path):
     train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--task', 'vessels']
     out, _ = hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-weight', 9, '--task-steps', 3,
                     '--steps', 4)
-    config = json.loads((tmp_path/'run/config.json').read_text()); assert (config['task'], config['solver'], config['task_weight']) == ('vessels', 'alternating', 9)
+    config = json.loads((tmp_path/'run/config.json').read_text())
+    assert (config['task'], config['solver'], config['task_weight']) == ('vessels', 'alternating', 9)
     assert (tmp_path/'run/task.safetensors').is_file() and 'task.safetensors' in out
     log = list(csv.DictReader(open(tmp_path/'run/history.csv')))
     assert all(float(r['task']) > 0 for r in log if r['task']) and {'task', 'task_fit'} <= set(log[0])

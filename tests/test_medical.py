@@ -692,3 +692,28 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     for name, module, extra in (('a.dcm', 'pydicom', 'medical'), ('a.nii', 'nibabel', 'medical'), ('a.mp4', 'av', 'video')):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(UserError, match=rf"{module}: pip install 'hqgnet_nb\[{extra}\]'"): open_document(tmp_path/name)
+
+def test_a_file_that_mentions_the_deflated_syntax_is_not_taken_for_deflated(tmp_path):
+    a = gen().integers(0, 4096, (12, 10)).astype(np.uint16)
+    f = dicom(tmp_path/'a.dcm', a, StudyDescription='1.2.840.10008.1.2.1.99'); assert b'1.2.1.99' in f.read_bytes()[:1024]
+    with open_document(f) as doc: assert doc.frame(0).shape == a.shape
+
+def test_each_frame_with_a_window_of_its_own_keeps_few_tables(tmp_path):
+    n = 40; a = gen().integers(0, 4096, (n, 6, 5)).astype(np.uint16); per = []
+    for k in range(n):
+        w, one = Dataset(), Dataset(); w.WindowCenter, w.WindowWidth = 1000 + 10*k, 500; one.FrameVOILUTSequence = [w]; per.append(one)
+    f = dicom(tmp_path/'a.dcm', a, frames=n, PerFrameFunctionalGroupsSequence=per)
+    with open_document(f) as doc:
+        for k in (*range(n), 0, n - 1): np.testing.assert_allclose(doc.frame(k), np.clip((a[k] - (1000 + 10*k - .5))/499 + .5, 0, 1), atol=1e-4)
+        assert len(doc._curves) <= 32
+
+def test_an_avi_that_counts_the_bytes_of_its_own_head(tmp_path):
+    film = tmp_path/'a.avi'
+    with av.open(film, 'w') as c:
+        s = c.add_stream('mjpeg', rate=25); s.width, s.height, s.pix_fmt = 32, 32, 'yuvj420p'
+        for k in range(3): [c.mux(p) for p in s.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 60*k, np.uint8)))]
+        [c.mux(p) for p in s.encode()]
+    data = bytearray(film.read_bytes()); size = int.from_bytes(data[4:8], 'little'); data[4:8] = (size + 8).to_bytes(4, 'little'); film.write_bytes(data)
+    with open_document(film) as doc: assert doc.n == 3
+    film.write_bytes(data[:-200])
+    with pytest.raises(ImageError, match='cut off'): open_document(film)
