@@ -176,10 +176,9 @@ class HQGNet(nn.Module):
         tag='v', # the name of this decode in `stats`
     ): # B x widths[0] x H x W, B x widths[1] x H/4 x W/4
         "The decoder's last features, from which the 1×1 convolution makes h(y, v), and those at a quarter of the size [figure]"
-        h = F.avg_pool2d(feats[-1], 2)
+        h, wide = F.avg_pool2d(feats[-1], 2), lambda t: F.interpolate(t, scale_factor=2, mode='bilinear', align_corners=False)
         for k, (block, vin) in enumerate(zip(self.decoder, self.vin)):
-            h = F.interpolate(h, scale_factor=2, mode='bilinear', align_corners=False)
-            h = block(torch.cat([h, feats[3 - k]], 1) if k else h)
+            h = block(torch.cat([wide(h), feats[3 - k]], 1) if k else wide(h))         # without a name it is gone when they are put together
             h = vin(h, v, mask, _keep(stats, f'{tag}{k}', lambda: norm_stats(h, mask)))   # noqa: B023  called at once
             if k == 1: mid = h
         return F.leaky_relu(h, .2), mid
