@@ -149,6 +149,7 @@ def _run_export(a):
 
 def _run_info(a):
     "`hqgnet info`; returns the exit code"
+    from hqgnet_nb.core import printable
     from hqgnet_nb.generator import load_net
     net, c = load_net(a.run_path)
     c['parameters'] = sum(p.numel() for p in net.parameters())
@@ -157,7 +158,8 @@ def _run_info(a):
     print(f'HQG-Net for {"colour" if m["channels"] == 3 else "grey"} images, {c["parameters"]/1e6:.2f} million parameters')
     print(f'trained on {get("n_lq")} low-quality and {get("n_hq")} high-quality images at {get("size")} x {get("size")} pixels')
     took = f' in {c["seconds"]/60:.1f} minutes' if 'seconds' in c else ''
-    print(f'for {get("steps")} steps{took}, preset {get("preset")}, seed {get("seed")}')
+    begun = f', begun with {printable(c["init"])}' if 'init' in c else ''
+    print(f'for {get("steps")} steps{took}, preset {get("preset")}, seed {get("seed")}{begun}')
     print(f'generator widths {m["widths"]}, guidance encoder widths {m["guide_widths"]}, codes of {m["z_dim"]} and {m["y_dim"]} numbers, {m["head"]} head')
     if 'loss' in c: print('losses: ' + json.dumps(c['loss'], sort_keys=True))
     print('for research and teaching, not for diagnosis')

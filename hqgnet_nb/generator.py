@@ -306,6 +306,7 @@ FIELDS = dict(channels=((lambda v: type(v) is int and v in (1, 3)), '1 or 3'), w
               n_probe=_whole(0, 4096), bands=_whole(0, 12))
 MAYBE = dict(size=_whole(16, 16384), steps=_whole(0, 10**12), n_lq=_whole(0, 10**9), n_hq=_whole(0, 10**9), seed=_whole(0, 2**63 - 1),
              seconds=((lambda v: type(v) in (int, float) and 0 <= v < 1e12), 'a number of seconds'), preset=((lambda v: isinstance(v, str)), 'a word'),
+             init=((lambda v: isinstance(v, str)), 'a word'),
              loss=((lambda v: isinstance(v, dict)), 'a table'))            # what others read from it, where it is there
 
 def read_config(

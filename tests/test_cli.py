@@ -166,6 +166,12 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
     assert len(out.split('\n\n')[0].splitlines()) <= 6 and 'validation images' in out and 'structure changed' in out, out
     assert err.splitlines() and all(l.startswith('hqgnet: ') for l in err.splitlines()) and 'step 4' in err
 
+def test_train_begins_with_weights_that_are_there(run, eyes, tmp_path):
+    train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'begun', '--size', 32, '--device', 'cpu', '--steps', 1]
+    refused(*train, '--init', tmp_path/'nothing', says='nothing'); refused(*train, '--init', 'cornea-tiny', says='channels 1')
+    refused(*train, '--init', run, '--preset', 'base', says='--preset'); assert not (tmp_path/'begun').exists()
+    hqgnet(*train, '--init', run); assert f'begun with {run.name}' in hqgnet('info', tmp_path/'begun')[0]
+
 def test_train_with_a_task(eyes, tmp_path):
     train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--task', 'vessels']
     out, _ = hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-weight', 9, '--task-steps', 3,
