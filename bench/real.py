@@ -10,9 +10,9 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
 from fastai.callback.core import Callback
 from hqgnet_nb.baselines import BASELINES
-from hqgnet_nb.core import fov_mask, list_images, luma, read_image, resize, set_seed, to_float, to_tensor, to_uint, write_image
+from hqgnet_nb.core import draw_share, fov_mask, list_images, luma, read_image, resize, set_seed, to_array, to_float, to_tensor, to_uint, write_image
 from hqgnet_nb.data import number, patient, split_groups, unpaired_dls
-from hqgnet_nb.degrade import degrade_folder
+from hqgnet_nb.degrade import degrade, degrade_folder, sample_params
 from hqgnet_nb.discriminator import PatchDiscriminator
 from hqgnet_nb.enhance import Enhancer
 from hqgnet_nb.generator import HQGNet, save_net
@@ -20,7 +20,7 @@ from hqgnet_nb.learner import HQGLearner, PRESETS
 from hqgnet_nb.losses import HQGLoss, n_style
 from hqgnet_nb.metrics import auc, score
 from hqgnet_nb.phantoms import phantom, write_phantoms
-import hqgnet_nb.train          # noqa: F401  gives a learner train_for
+from hqgnet_nb.train import LR_BEGUN, begin_from              # and gives a learner train_for
 
 FIELDS = ['data', 'pixels', 'variant', 'seed', 'minutes', 'steps', 'seconds', 'method', 'n', 'psnr', 'ssim', 'structure', 'vesselness_auc', 'hq_psnr',
           'best_on_way', 'last_on_way', 'rule_on_way', 'rho_score', 'active_z', 'separation', 'rho_doubt', 'rho_pooled', 'rho_codes', 'd_memory', 'd_skill']
@@ -38,7 +38,12 @@ VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary
                 # one part out or exchanged
                 no_guide=dict(guide=False), sigmoid_head=dict(head='sigmoid'), adain=dict(rho=1), adaln=dict(rho=0), no_ema=dict(ema=0.),
                 haar=dict(wavelet='haar'), sym4=dict(wavelet='sym4'), coarse_band=dict(levels=(3,)), no_code=dict(weights=dict(code=0.)),
-                no_consistency=dict(weights=dict(consistency=0.)), no_kl=dict(weights=dict(kl=0.)))
+                no_consistency=dict(weights=dict(consistency=0.)), no_kl=dict(weights=dict(kl=0.)),
+                # how much of what the paired ceiling is ahead by is knowledge? `exact`: good images are spoiled as the bad ones were, which nobody knows
+                exact=dict(exact=True),
+                exact_free=dict(exact=True, clean=0., guideless=1., weights=dict(adv=0., wavelet=0., encoder=0., consistency=0., style=0.)),
+                free=dict(clean=0., guideless=1.),           # nothing but spoiled images to restore, and no guide in it
+                begun=dict(begun=True))                      # from the weights that come with the library
 # no training: the networks of `base`, guided otherwise
 GUIDES = dict(guide_other='a good image, each time another', guide_shuffled='such an image, its squares of 8 pixels shuffled', guide_self='the input itself',
               guide_wrong='a generated image of another modality')
@@ -142,6 +147,16 @@ def judge(learn, e, work):
     prefers = lambda a, b: auc(np.array(a + b), np.arange(len(a) + len(b)) < len(a))
     return dict(d_memory=prefers(known, new), d_skill=prefers(new, fake))
 
+def spoil_exactly(kind, share):
+    "In place of the game's `spoil`: notebook 02 itself, by other seeds than those of the LQ images; `share` of the copies left as they are"
+    def spoil(good, fov, gen):
+        clean, out = draw_share(torch.rand, len(good), generator=gen) < share, []
+        for x, f, same in zip(good, fov, clean):
+            p = sample_params(kind, int(torch.randint(2**31 - 1, (1,), generator=gen)))
+            out.append(x[None] if same else to_tensor(degrade(to_array(x), p, f[0].numpy() > .5)))
+        return torch.cat(out).contiguous(memory_format=torch.channels_last), clean
+    return spoil
+
 class NoGuide(HQGNet):
     "The code of the guide is zero, in training and afterwards"
     def forward(self, lq, hq=None, strength=1., sample=None, fov=None, hq_fov=None, code=None, stats=None, full=False, known=None):
@@ -166,14 +181,16 @@ def train(kind, work, variant, seed, minutes, steps):
     v = dict(VARIANTS[variant]); p = PRESETS['tiny']; torch.set_num_threads(1)
     dls = unpaired_dls(work/'lq', work/'hq', 128, v.pop('bs', p['bs']), seed, levels=v.pop('levels_of_scale', 2))
     crit = HQGLoss(v.pop('weights', None), **{k: v.pop(k) for k in ('levels', 'gan', 'wavelet') if k in v})
-    shape = {k: v.pop(k) for k in ('head', 'bands') if k in v}; rho, guide = v.pop('rho', None), v.pop('guide', True)
+    shape = {k: v.pop(k) for k in ('head', 'bands') if k in v}; rho, guide, exact = v.pop('rho', None), v.pop('guide', True), v.pop('exact', False)
     set_seed(seed); net = (HQGNet if guide else NoGuide)(dls.channels, p['widths'], p['guide_widths'], n_probe=n_style(dls.channels), **shape)
+    if v.pop('begun', False): net, v['lr'] = begin_from(f'{GENERATED.get(kind, kind)}-tiny', 'tiny', dls.channels)[0], LR_BEGUN
     if rho is not None:
         for b in net.vin: b.rho_logit.requires_grad_(False).fill_(40.*rho - 20)
     disc = PatchDiscriminator(dls.channels, p['d_widths'], scales=v.pop('scales')) if 'scales' in v else None
     small = lambda f: resize(to_float(read_image(f)), 128)
     way = Way([(small(work/'test'/f.name), small(f)) for f in list_images(work/'ref')[:12]])
     learn = HQGLearner(dls, net=net, disc=disc, crit=crit, seed=seed, cbs=way, **v); learn.remove_cb(learn.progress)
+    if exact: learn.game.matched, learn.game.spoil = 0., spoil_exactly(GENERATED.get(kind, kind), learn.game.clean)
     learn.train_for(steps=steps, minutes=None if steps else minutes, valid_every=50, choose='last', timer=time.process_time)
     last = [r for r in learn.history.rows if r['split'] == 'valid'][-1]
     score = {r['step']: r['score'] for r in learn.history.rows if 'score' in r}; judged = np.array([(score[k], s) for k, s in way.ssim if k in score])
