@@ -43,6 +43,7 @@ VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary
                 exact=dict(exact=True),
                 exact_free=dict(exact=True, clean=0., guideless=1., weights=dict(adv=0., wavelet=0., encoder=0., consistency=0., style=0.)),
                 free=dict(clean=0., guideless=1.),           # nothing but spoiled images to restore, and no guide in it
+                free_only=dict(clean=0., guideless=1., weights=dict(adv=0., wavelet=0., encoder=0., consistency=0., style=0.)),
                 begun=dict(begun=True))                      # from the weights that come with the library
 # no training: the networks of `base`, guided otherwise
 GUIDES = dict(guide_other='a good image, each time another', guide_shuffled='such an image, its squares of 8 pixels shuffled', guide_self='the input itself',

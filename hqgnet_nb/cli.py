@@ -260,6 +260,7 @@ def _downstream(a):
     if not (a.task or a.masks or a.hq_masks or a.solver or a.task_steps or a.task_weight is not None): return None
     from hqgnet_nb.core import UserError
     if not (a.task and (a.masks or a.hq_masks)): raise UserError('a downstream task needs --task, and --masks (of --lq) or --hq-masks')
+    if a.task_weight is not None and a.solver == 'none': raise UserError('--task-weight: with --solver none the task has no say in the training; leave it out')
     if a.crop: raise UserError('--crop: the masks would not be cut; cut the images and their masks first')
     from hqgnet_nb.bilevel import task_callback
     more = {} if a.task_weight is None else dict(weight=a.task_weight)
@@ -441,7 +442,7 @@ def _add_making(command, seed, kind, device):
     g.add_argument('--epochs', type=number(float, 0, above=True), metavar='N', help='budget: times through the low-quality images')
     g.add_argument('--steps', type=number(int, 1), metavar='N', help='budget: batches')
     g.add_argument('--minutes', type=number(float, 0, above=True), metavar='M', help='budget: minutes; 10 where no budget is given')
-    c.add_argument('--lr', type=number(float, 0, above=True), metavar='R', help="learning rate of the generator; default: the library's")
+    c.add_argument('--lr', type=number(float, 0, above=True), metavar='R', help="the generator's learning rate; default: the library's, half of it with --init")
     c.add_argument('--choose', choices=['last', 'rule'],
                    help='weights to keep: the last, or of the validation that a rule without references likes best; default: as before, last at first')
     c.add_argument('--patience', type=number(int, 1), metavar='N', help='end early after N validations that the rule likes no better')

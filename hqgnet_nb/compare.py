@@ -138,7 +138,8 @@ def begun_row(
     init, # a run's folder or the name of weights that come with the library, as for `begin_from` of notebook 10b
 ) -> str: # name of a row
     "The row of HQG-Net that begins with weights that are there already [our reading]"
-    return f'HQG-Net, from {Path(init).name}'
+    from hqgnet_nb.train import init_name
+    return f'HQG-Net, from {init_name(init)}'
 
 def spoiled_copies(
     lq, hq, # folders of low- and high-quality images
@@ -257,15 +258,16 @@ def check_folder(
     plan, # dict of JSON values: what this comparison is asked to be
 ):
     "Claim the folder; `UserError` where it holds another comparison or something else [our reading]"
-    mark = Path(out)/'compare.json'
+    mark, old, begun = Path(out)/'compare.json', {}, ()
     if Path(out).is_file(): raise UserError(f'{out}: is a file; give a folder')
     if mark.is_file():
         try: old = json.loads(mark.read_text(encoding='utf-8'))
         except ValueError: old = {}
-        if differ := [k for k in plan if k not in ('methods', 'seeds') and old.get(k) != plan[k] and not (k == 'init' and None in (old.get(k), plan[k]))]:
+        begun = ('init', 'init_sha256')                        # a row more, or one that is not asked for now
+        if differ := [k for k in plan if k not in ('methods', 'seeds') and old.get(k) != plan[k] and not (k in begun and None in (old.get(k), plan[k]))]:
             raise UserError(f'{out}: holds a comparison with another {differ[0]} ({old.get(differ[0])}, now {plan[differ[0]]}); choose another --out')
     elif Path(out).exists() and any(Path(out).iterdir()): raise UserError(f'{out}: is there and is no comparison; choose another --out')
-    write_json(mark, plan)
+    write_json(mark, plan | {k: old[k] for k in begun if plan.get(k) is None and old.get(k)})
 
 def compare_methods(
     lq, hq, # folders of low- and high-quality images to learn from
@@ -320,10 +322,11 @@ def compare_methods(
                                              masks=masks, hq_masks=hq_masks, test_grades=test_grades).items()}
     plan |= dict(minutes=None if steps else minutes, steps=steps, size=size, device=device, methods=methods, seeds=seeds)
     plan |= dict(seg_steps=seg_steps if seg_images else None, areas=areas, group=of(group))
-    plan |= dict(task=task, task_group=of(task_group), refit_steps=refit_steps if task else None, init=init and str(init))
+    plan |= dict(task=task, task_group=of(task_group), refit_steps=refit_steps if task else None, init=init and str(init), init_sha256=None)
     if init:                                                   # its errors, before anything is trained
         from hqgnet_nb.train import begin_from
-        begin_from(init, 'tiny', 3 if any(im.ndim == 3 for d in (lq, hq) for im in _readable(stems(d).values())) else 1)
+        colour = any(im.ndim == 3 for d in (lq, hq) for im in _readable(stems(d).values()))
+        plan['init_sha256'] = begin_from(init, 'tiny', 3 if colour else 1)[1]['init_sha256']
     check_folder(out, plan); every, judge_of, looks = [], lambda name: None, []
     if seg_images is not None: judge_of = segmenters(seg_images, seg_masks, items, size, seg_steps, out, say)
     if task:
@@ -450,7 +453,7 @@ def comparison_report(
     run |= {m: f'{f["steps"]} steps, {f["seconds"]:.0f} s, {f["parameters"]/1e6:.2f} million parameters' for m, f in facts.items()}
     notes = ['The table shows means over images and seeds with intervals over images; summary.json has the paired intervals over images and seeds.',
              'The paired ceiling sees references in training: it is no rival, it shows what could be reached.']
-    if plan.get('init'):
+    if plan.get('init') and begun_row(plan['init']) in plan['methods']:
         notes += [f'{begun_row(plan["init"])}: its first weights had a training of their own before, which the budget does not hold.']
     if plan.get('task'):
         targets = ' and '.join(plan[k] for k in ('masks', 'hq_masks') if plan[k])

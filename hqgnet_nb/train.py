@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LR_BEGUN', 'lr_factor', 'Budget', 'clock', 'HQGProgress', 'left_to_restore', 'Rule', 'KeepBest', 'Checkpoint',
-           'check_room', 'run_bytes', 'join', 'files_hash', 'begin_from', 'train_folders']
+           'check_room', 'run_bytes', 'join', 'files_hash', 'init_name', 'begin_from', 'train_folders']
 
 # %% ../nbs/10b_train.ipynb #a2dc3444
 import contextlib, datetime, hashlib, math, os, signal, tempfile, threading, time, warnings
@@ -275,6 +275,13 @@ def files_hash(
 
 LR_BEGUN = 1e-3                   # the generator's rate, where a training does not begin at random
 
+def init_name(
+    init, # as for `begin_from`
+) -> str: # a word
+    "What weights are called: the name of their run's folder, or theirs in the library [our reading]"
+    p = Path(init).expanduser(); p = p.resolve() if p.exists() else p
+    return p.parent.name if p.is_file() else p.name
+
 def begin_from(
     init, # a run's folder, its model.safetensors, or the name of weights that come with the library
     preset, # of the training
@@ -284,9 +291,10 @@ def begin_from(
     net, config = load_net(init); p = PRESETS[preset]
     with torch.device('meta'): want = HQGNet(channels, p['widths'], p['guide_widths'], n_probe=n_style(channels)).config
     if differ := [k for k in want if net.config[k] != want[k]]:
-        k = differ[0]; cure = 'begin with weights of images like yours, or at random' if k == 'channels' else 'choose its --preset, or begin at random'
+        k = differ[0]; cure = {'channels': 'begin with weights of images like yours, or at random'}.get(k, 'begin at random')
+        if k.endswith('widths'): cure = f'choose its --preset, or {cure}'
         raise UserError(f'init {init}: its network has {k} {net.config[k]}, this training {want[k]}; {cure}')
-    return net, dict(init=Path(init).name, init_sha256=config['sha256'])
+    return net, dict(init=init_name(init), init_sha256=config['sha256'])
 
 def _chosen(checkpoint):
     "Which weights the run of a checkpoint keeps; None where it does not say"

@@ -32,7 +32,8 @@ def adalin(
     m, v, lm, lv = norm_stats(x, mask) if stats is None else stats
     a, b = (v + eps).rsqrt(), (lv + eps).rsqrt()
     scale = rho*a + (1 - rho)*b                        # both norms are affine in x: one multiply-add on the big tensor
-    return torch.addcmul(mu - sigma*(rho*a*m + (1 - rho)*b*lm), x, sigma*scale)
+    gain, shift = sigma*scale, mu - sigma*(rho*a*m + (1 - rho)*b*lm)
+    return torch.addcmul(shift, x, gain) if x.dtype == shift.dtype else x*gain + shift      # of halves, `addcmul` would keep a copy of twice the size
 
 # %% ../nbs/06_varnorm.ipynb #cee07075
 class VIN(nn.Module):
