@@ -108,11 +108,11 @@ def inference(a):
         assert far[k] < 1e-4, f'{k} differs from the plain network by {far[k]:.1e}'
         memory = json.loads(subprocess.run([sys.executable, __file__, '--memory', k, '--size', str(a.size), '--threads', str(a.threads)], capture_output=True,
                                            text=True, check=True).stdout.splitlines()[-1]) if k != 'torch.compile' else None
-        picked = k == ('ONNX Runtime' if 'ONNX Runtime' in works else 'channels last')
+        picked = k == ('ONNX Runtime' if 'ONNX Runtime' in works and a.threads == 1 else 'channels last')
         row(f'inference, {k} / eager', ratio(t, k, 'eager'), .45 if picked else None,
             note='; '.join(filter(None, [
                 f'{a.size} px, {1e3*statistics.median(t[k]):.0f} ms, differs by {far[k]:.0e}', memory and f'{memory:.0f} MB more memory at the peak',
-                notes.get(k), 'what `enhance` picks after `hqgnet export`' if picked and k != 'channels last' else ''])))
+                notes.get(k), 'what `enhance` picks' + ' after `hqgnet export`'*(k != 'channels last') if picked else ''])))
 
 
 def memory(a):

@@ -542,7 +542,7 @@ def _add_using(command, device):
     c = command('export', _run_export, 'write the network as an ONNX file, for runtimes without PyTorch')
     c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or a name such as fundus-tiny')
     c.add_argument('--onnx', nargs='?', type=Path, required=True, metavar='OUT',
-                   help='file or folder; without OUT: model.onnx beside the weights, which `enhance` then uses')
+                   help='file or folder; without OUT: model.onnx beside the weights, which `enhance` uses on one thread')
     c = command('info', _run_info, 'say what a run was')
     c.add_argument('run_path', type=Path, metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, its model.safetensors, or a name such as fundus-tiny')
     c.add_argument('--json', action='store_true', help='as JSON')

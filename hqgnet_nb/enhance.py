@@ -116,14 +116,15 @@ class Enhancer:
     def load(cls,
         path, # a run's folder, its model.safetensors with config.json beside it, or a name of `from_pretrained`
         device='auto', # 'auto', 'cpu' or 'cuda'
-        backend='auto', # 'torch'; 'onnx': the model.onnx of `hqgnet export`, on a CPU; 'auto': that where it is there and can be used, else torch
+        backend='auto', # 'torch'; 'onnx': the model.onnx of `hqgnet export`, on a CPU; 'auto': that where it is there and there is one thread, else torch
     ): # an `Enhancer`
         "An `Enhancer` with a run's weights, run by the fastest that there is; `UserError` for what is not a run [our reading]"
         if backend not in ('auto', 'torch', 'onnx'): raise UserError(f'backend {backend!r}: choose auto, torch or onnx')
         net, config = load_net(path)
         if not isinstance(config.get('size'), int) or config['size'] < 16: raise UserError(f'{path}: config.json names no training size')
         out = cls(net.to(memory_format=torch.channels_last), config['size'], device, config)     # the same numbers, faster on CPUs and GPUs
-        if backend == 'onnx' or (backend == 'auto' and out.device.type == 'cpu'): out.engine = find_onnx(path, must=backend == 'onnx')
+        alone = out.device.type == 'cpu' and torch.get_num_threads() == 1       # on more threads PyTorch is the faster one, see notebook 07b
+        if backend == 'onnx' or (backend == 'auto' and alone): out.engine = find_onnx(path, must=backend == 'onnx')
         if out.engine is not None and out.device.type != 'cpu': raise UserError(f'backend onnx runs on a CPU, not on {device}; choose torch, or device cpu')
         return out
 

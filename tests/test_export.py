@@ -66,6 +66,15 @@ def test_other_shapes_of_network(model, tmp_path):
     with torch.no_grad(): want = net(x, strength=.7, full=True)
     close(OnnxNet(tmp_path/'model.onnx', tmp_path/'model.safetensors')(x, net.mean_code, .7), want)
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    "`auto` takes ONNX Runtime where PyTorch has one thread"
+    n = torch.get_num_threads(); torch.set_num_threads(1); yield; torch.set_num_threads(n)
+
+def test_the_faster_one_is_taken(runs):
+    assert Enhancer.load(runs/NAMES[0], 'cpu').engine is not None
+    torch.set_num_threads(2); assert Enhancer.load(runs/NAMES[0], 'cpu').engine is None and Enhancer.load(runs/NAMES[0], 'cpu', 'onnx').engine is not None
+
 @pytest.mark.parametrize(('name', 'size'), [('fundus-tiny', (300, 260)), ('cornea-tiny', (90, 70)), ('cornea-tiny', (800, 1340))])      # the last in tiles
 def test_enhancer_gives_the_same(runs, name, size):
     quick, plain = Enhancer.load(runs/name, 'cpu'), Enhancer.load(runs/name, 'cpu', 'torch')
