@@ -44,7 +44,10 @@ def _below(path):
         seen.add(real)
         try: inside = sorted((e for e in os.scandir(here) if not e.name.startswith('.')), key=lambda e: e.name)
         except OSError as e: warnings.warn(f'{printable(here)}: left out, cannot be looked into ({e.strerror})', stacklevel=3); continue
-        folders = [e for e in inside if _or(e.is_dir, False)]; found += [here/e.name for e in inside if e not in folders]
+        folders = []
+        for e in inside:
+            if _or(e.is_dir, False): folders.append(e)
+            else: found.append(here/e.name)
         todo += [here/e.name for e in folders if not e.is_symlink()]
         links += [p for e in folders if e.is_symlink() and (p := here/e.name).resolve() not in (real, *real.parents)]   # no way up
     return found
@@ -205,7 +208,7 @@ def atomic_path(
     finally: tmp.unlink(missing_ok=True)
 
 def _umask():
-    m = os.umask(0); os.umask(m)
+    with _ALONE: m = os.umask(0); os.umask(m)               # it is the process's: two threads at once would leave it at 0
     return m
 
 def write_json(

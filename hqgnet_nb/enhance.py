@@ -47,14 +47,16 @@ def shrink(
     img, # HxW or HxWx3, any of the dtypes that `check_image` lets through
     size, # (h, w), the working size, pixels
 ) -> np.ndarray: # float32 in [0, 1]; 4 to 8 times `size`, or `img` itself where it is not larger than that
-    "The image averaged over square blocks, in little memory [our reading]"
+    "The image averaged over blocks, about square, that cover it evenly, in little memory [our reading]"
     H, W = img.shape[:2]; k = max(1, min(H//(4*size[0]), W//(4*size[1])))
     if k == 1: return to_float(img)
-    rows, cols, whole = range(0, H//k*k, k), W//k, img.dtype.kind == 'u'
-    top, kind = (np.iinfo(img.dtype).max, np.uint16 if img.dtype.itemsize == 1 and k < 257 else np.uint32) if whole else (1, np.float32)
+    n, m, whole = H//k, W//k, img.dtype.kind == 'u'; rows, cols = np.arange(n + 1)*H//n, np.arange(m + 1)*W//m       # of k pixels, some of more: none is left over
+    top, kind = (np.iinfo(img.dtype).max, np.uint16 if img.dtype.itemsize == 1 and k < 128 else np.uint32) if whole else (1, np.float32)
     # whole numbers are added up as such: exact, and a tenth of the time
-    band = lambda i: np.add.reduce(img[i:i + k, :cols*k], 0, kind).reshape(cols, k, -1).sum(1, np.uint64 if whole else np.float32)
-    return (np.stack([band(i) for i in rows])/(top*k*k)).astype(np.float32).reshape(len(rows), cols, *img.shape[2:])
+    band = lambda i, j: np.add.reduceat(np.add.reduce(img[i:j], 0, kind), cols[:-1], 0, np.uint64 if whole else np.float32)
+    area = (np.diff(rows)[:, None]*np.diff(cols)).reshape(n, m, *[1]*(img.ndim - 2))
+    return (np.stack([band(i, j) for i, j in zip(rows, rows[1:])])/(top*area)).astype(np.float32)
+
 
 # %% ../nbs/15_enhance.ipynb #8e142fe2
 def smooth(
