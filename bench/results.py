@@ -9,7 +9,8 @@ from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
 from hqgnet_nb.baselines import BASELINES
-from hqgnet_nb.compare import METHODS, compare_methods, comparison_report
+from hqgnet_nb.compare import METHODS, compare_methods
+from hqgnet_nb.comparison import comparison_report
 from hqgnet_nb.core import list_images, read_image, write_image
 sys.path.insert(0, str(Path(__file__).parent))
 from real import GENERATED, digits, prepare

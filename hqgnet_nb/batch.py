@@ -142,7 +142,8 @@ def enhance_folder(
     if book: sweep([p for _, to in mine for p in (to, maps.get(to), sides.get(to)) if p])
     if len(todo) < len(mine): say(f'{len(mine) - len(todo)} of {len(mine)} images were done before')
 
-    by = dict(device=enhancer.device.type, backend='torch' if enhancer.engine is None else 'onnx')         # no part of the settings: the result is the same but for rounding
+    # no part of the settings: the result is the same but for rounding
+    by = dict(device=enhancer.device.type, backend='torch' if enhancer.engine is None else 'onnx')
     threads, alone, cpu = torch.get_num_threads(), threading.Lock(), enhancer.device.type == 'cpu'
     workers, each = max(2, threads) if cpu else WORKERS, 1 if cpu and not film and len(todo) > 1 else threads
     def large(x): return math.prod(x.shape[:2]) > ONCE/4 if isinstance(x, np.ndarray) else True
@@ -172,7 +173,8 @@ def enhance_folder(
         return dict(file=names[f], to=ends[1]['file'], bytes=info.st_size, mtime_ns=info.st_mtime_ns, sha256=ends[0]['sha256'], bytes_out=ends[1]['bytes'],
                     seconds=round(seconds, 4), **scores)
     failures, n_ok = [], len(mine) - len(todo)
-    with contextlib.closing(book) if book else contextlib.nullcontext(), _brisk(), contextlib.closing(in_order(todo, read, work, write, workers, strict=bool(film))) as results:
+    results = in_order(todo, read, work, write, workers, strict=bool(film))
+    with contextlib.closing(book) if book else contextlib.nullcontext(), _brisk(), contextlib.closing(results):
         for f, _ in (progress or iter)(todo):
             _, r = next(results)
             if isinstance(r, Exception):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOISE', 'STRONG', 'LEAST', 'BRIGHT', 'CLASSES', 'COLOURS', 'structure_threshold', 'find_structure', 'changes',
-           'draw_changes', 'structure_scores']
+           'paint_changes', 'draw_changes', 'structure_scores']
 
 # %% ../nbs/11b_changes.ipynb #8525fb2e
 import numpy as np
@@ -105,6 +105,17 @@ def _as_bool(mask, img):
 # %% ../nbs/11b_changes.ipynb #9f1a58fc
 COLOURS = dict(kept='#e8e8e8', invented='#d55e00', lost='#3c9fe8', missed='#f0e442', changed='#c060b0')
 
+def paint_changes(
+    img, # HxW or HxWx3, [0, 1] or unsigned integers: what is drawn below, grey and at half brightness
+    where, # HxW uint8, the map that `changes` returns
+) -> np.ndarray: # HxWx3 float32 in [0, 1]
+    "The map in the colours of `COLOURS` over the image; `UserError` where sizes differ [our reading]"
+    img = to_float(img)
+    if img.shape[:2] != np.shape(where): raise UserError(f'the map has shape {np.shape(where)}, the image {img.shape[:2]}; they must agree')
+    grey = luma(img); over = np.repeat(.5*(grey/max(np.quantile(grey, .99), .05)).clip(0, 1)[..., None], 3, -1)
+    for name, c in COLOURS.items(): over[where == CLASSES.index(name)] = [int(c[k:k + 2], 16)/255 for k in (1, 3, 5)]
+    return over.astype(np.float32)
+
 def draw_changes(
     img, # HxW or HxWx3, [0, 1] or unsigned integers: what is drawn below, grey and at half brightness
     where, # HxW uint8, the map that `changes` returns
@@ -114,13 +125,9 @@ def draw_changes(
 ): # a matplotlib figure
     "The image beside itself with the map drawn over it, and a legend of what is there; `UserError` where sizes differ [our reading]"
     import matplotlib.pyplot as plt
-    from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
-    img = to_float(img)
-    if img.shape[:2] != np.shape(where): raise UserError(f'the map has shape {np.shape(where)}, the image {img.shape[:2]}; they must agree')
-    grey = luma(img); over = np.repeat(.5*(grey/max(np.quantile(grey, .99), .05)).clip(0, 1)[..., None], 3, -1)
+    over, img = paint_changes(img, where), to_float(img)
     there = [n for n in COLOURS if (where == CLASSES.index(n)).any()]
-    for n in there: over[where == CLASSES.index(n)] = to_rgb(COLOURS[n])
     fig, axes = plt.subplots(1, 2, figsize=(2*width, width*img.shape[0]/img.shape[1] + .5), dpi=72, layout='constrained')
     for ax, im in zip(axes, (img, over)): ax.set_axis_off(); ax.imshow(im.clip(0, 1), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
     text = lambda n: f'{n} {100*rates[n]:.0f}%' if rates and n in rates else n

@@ -180,13 +180,15 @@ def _run_app(a):
 
 def _run_compare(a):
     "`hqgnet compare`; returns the exit code"
-    from hqgnet_nb.compare import METHODS, compare_methods, comparison_report, comparison_table, summary
+    from hqgnet_nb.compare import METHODS, compare_methods, comparison_table, summary
+    from hqgnet_nb.comparison import comparison_report
     methods, more = [m.strip() for m in a.methods.split(',')] if a.methods else METHODS, dict(group=a.groups) if a.groups else {}
     if a.task_group: more['task_group'] = a.task_group if Path(a.task_group).is_file() else _grouping(a.task_group)       # a table's name is kept
     if a.solver is not None: more['solvers'] = [s.strip() for s in a.solver.split(',') if s.strip()]
     rows = compare_methods(a.lq, a.hq, a.test_lq, a.out, test_ref=a.test_ref, test_mask=a.test_mask, lq_ref=a.lq_ref, methods=methods, minutes=a.minutes,
                            steps=a.steps, seeds=a.seeds, size=a.size, say=say, seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, task=a.task,
-                           masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, init=a.init, **more)
+                           masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, init=a.init,
+                           measures=a.measure, **more)
     table = summary(rows); print(comparison_table(table))
     for r in table:
         words = [f'{x} {v[3]} ({v[0]:+.3f} [{v[1]:.3f}, {v[2]:.3f}])' for x in ('ssim', 'structure', 'vesselness_auc', 'refit_dice', 'refit_right')
@@ -524,6 +526,9 @@ def _add_using(command, device):
     c.add_argument('--task-group', metavar='patient|number|CSV',
                    help="what the task's two levels share none of, as for `hqgnet train --group`; default: each file its own")
     c.add_argument('--init', metavar='RUN_OR_NAME', help='one more row: HQG-Net that begins with these weights, as in `hqgnet train --init`')
+    c.add_argument('--measure', action='append', default=[], metavar='PACKAGE.MODULE:NAME',
+                   help='a measure of your own, such as LPIPS: a function of image and reference; with =image of the image alone, with =sets of all results '
+                        'and all HQ images; add ,less where less is better. May be given again')
     c.add_argument('--refit-steps', type=number(int, 1), default=400, metavar='N', help="of the task's training in each row")
     c = command('evaluate', _run_evaluate, 'measure enhanced images against references')
     for name, text in (('pred', 'enhanced images'), ('ref', 'references with the same stems'), ('lq', 'the inputs; adds rows of simple methods'),

@@ -50,7 +50,8 @@ def shrink(
     "The image averaged over blocks, about square, that cover it evenly, in little memory [our reading]"
     H, W = img.shape[:2]; k = max(1, min(H//(4*size[0]), W//(4*size[1])))
     if k == 1: return to_float(img)
-    n, m, whole = H//k, W//k, img.dtype.kind == 'u'; rows, cols = np.arange(n + 1)*H//n, np.arange(m + 1)*W//m       # of k pixels, some of more: none is left over
+    n, m, whole = H//k, W//k, img.dtype.kind == 'u'
+    rows, cols = np.arange(n + 1)*H//n, np.arange(m + 1)*W//m              # of k pixels, some of more: none is left over
     top, kind = (np.iinfo(img.dtype).max, np.uint16 if img.dtype.itemsize == 1 and k < 128 else np.uint32) if whole else (1, np.float32)
     # whole numbers are added up as such: exact, and a tenth of the time
     band = lambda i, j: np.add.reduceat(np.add.reduce(img[i:j], 0, kind), cols[:-1], 0, np.uint64 if whole else np.float32)

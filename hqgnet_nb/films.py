@@ -111,5 +111,6 @@ class Films:
     ): # same shape and dtype
         "The enhanced frame [our reading]"
         files = self.folders[f.parent]; enhancer, *args = self.args
-        if self.now is None or self.now[0] != f.parent: self.now = f.parent, Steady(enhancer, lambda k: read_image(files[k]), len(files), *args), {g: k for k, g in enumerate(files)}
+        if self.now is None or self.now[0] != f.parent:
+            self.now = f.parent, Steady(enhancer, lambda k: read_image(files[k]), len(files), *args), {g: k for k, g in enumerate(files)}
         return self.now[1].enhance(self.now[2][f], img)

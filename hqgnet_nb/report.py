@@ -119,9 +119,10 @@ def html_table(
     rows, # what `table_rows` returns
     images, # dicts with name, method and numbers
     ours=OURS, # the name of the row 'prediction'
+    versus=None, # how it does against each other row, as `compare` gives it; None: by intervals over images alone
 ) -> str: # a <table> with its notes
     "The table of methods, doing nothing first, with the comparison in words [our reading]"
-    used, versus = [x for x in MEASURES if any(r.get(x) is not None for r in rows)], compare(images)
+    used, versus = [x for x in MEASURES if any(r.get(x) is not None for r in rows)], compare(images) if versus is None else versus
     def cell(r, x):
         digits, ci = MEASURES[x][1], r.get(x + '_ci') or [None, None]
         if r.get(x) is None: return '<td>–</td>'
@@ -170,6 +171,13 @@ summary{cursor:pointer;color:var(--blue)}footer{margin-top:3em;color:var(--soft)
 @media print{.row{break-inside:avoid}}
 """
 
+def _markdown(text):
+    "A table of markdown as HTML"
+    head, _, *body = [[c.strip() for c in line.strip().strip('|').split('|')] for line in text.strip().splitlines()]
+    row = lambda cells: f'<tr><th scope="row">{_text(cells[0])}</th>{"".join(f"<td>{_text(c)}</td>" for c in cells[1:])}</tr>'
+    top = ''.join(f'<th>{_text(c)}</th>' for c in head)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(map(row, body))}</tbody></table></div>'
+
 def write_report(
     path, # the .html file to be
     title, # one line
@@ -180,12 +188,16 @@ def write_report(
     history=None, # path of a run's history.csv
     config=None, # dict, shown folded
     notes=(), # lines below the header
+    ours=OURS, versus=None, # as for `html_table`
+    tables=None, # dict: heading to a table in markdown
+    figures=None, # dict: heading to a matplotlib figure
 ) -> Path: # of the file
     "Write one self-contained HTML file, all or nothing [our reading]"
     show = lambda caption, img: f'<figure><img src="{data_uri(img)}" alt="{_text(caption)}"><figcaption>{_text(caption)}</figcaption></figure>'
     parts = [f'<h1>{_text(title)}</h1><p class="warn">{NOT_FOR}</p>', *(f'<p class="lead">{_text(n)}</p>' for n in notes),
              f'<h2>What was run</h2><dl>{"".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>" for k, v in run.items())}</dl>']
-    if rows: parts.append(f'<h2>How close to the reference</h2>{html_table(rows, images or [])}')
+    if rows: parts.append(f'<h2>How close to the reference</h2>{html_table(rows, images or [], ours, versus)}')
+    parts += [f'<h2>{_text(head)}</h2>{_markdown(text)}' for head, text in (tables or {}).items()]
     if pictures:
         parts.append('<h2>Before, in between, after</h2>' + ''.join(
             f'<section><h3>{_text(p["title"])}</h3><div class="row" style="--n:{len(p["images"])}">'
@@ -194,6 +206,9 @@ def write_report(
         buffer = io.BytesIO(); loss_curves(read_history(history)).savefig(buffer, format='png')
         parts.append(f'<h2>Training</h2><p class="note">Each logged number against the step: training as a line, validation as dots. {TERMS}</p>'
                      f'<img class="curves" src="{data_uri(buffer.getvalue())}" alt="loss curves">')
+    for head, fig in (figures or {}).items():
+        buffer = io.BytesIO(); fig.savefig(buffer, format='png')
+        parts.append(f'<h2>{_text(head)}</h2><img class="curves" src="{data_uri(buffer.getvalue())}" alt="{_text(head)}">')
     if config:
         text = json.dumps(config, indent=1, sort_keys=True)
         parts.append(f'<h2>Settings</h2><details><summary>config.json</summary><pre>{_text(text)}</pre></details>')

@@ -9,7 +9,7 @@ __all__ = ['RIVALS', 'OneSided', 'relativistic', 'Pool', 'CycleGAN', 'StillGAN',
 import torch, torch.nn as nn
 from .core import torch_rng
 from .discriminator import d_loss, g_loss
-from .gans import PatchGAN, RandomFeatures, UNet, n_params, ssim_loss, structure_term, uneven_light
+from .gans import Flops, PatchGAN, RandomFeatures, UNet, n_params, ssim_loss, structure_term, uneven_light
 from .learner import PRESETS
 from .losses import frozen_call
 
@@ -173,11 +173,10 @@ def training_cost(
     preset='tiny', # size of the networks
 ): # dict(parameters, flops): of all networks that training moves; operations for one training image, forward and backward
     "What a method costs in training [our reading]"
-    from torch.utils.flop_counter import FlopCounterMode
     m = RIVALS[method](channels, PRESETS[preset]['widths'])
     x = torch.rand(m.bs, channels, size, size, generator=torch_rng(0, 'cost')); fov = torch.ones_like(x[:, :1])
-    with FlopCounterMode(display=False) as count:
+    with Flops() as count:
         parts, seen = m.play(x, fov, x.flip(-1), fov, lambda what: torch_rng(0, what))
         sum(parts.values()).backward()
         if seen is not None: sum(m.judge(seen, lambda what: torch_rng(0, what)).values()).backward()
-    return dict(parameters=n_params(*(getattr(m, n) for n in (*m.generators, *m.judges))), flops=count.get_total_flops()/m.bs)
+    return dict(parameters=n_params(*(getattr(m, n) for n in (*m.generators, *m.judges))), flops=count.total/m.bs)

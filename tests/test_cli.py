@@ -287,8 +287,30 @@ def test_compare_with_a_task(eyes, tmp_path):
                        (['--task', 'vessels', '--masks', eyes/'hq/masks'], '--test-mask'), (['--task', 'grades', '--masks', eyes/'hq/masks'], '--test-grades')):
         refused(*compare, '--out', tmp_path/'none', *more, says=says)
     refused(*task, '--solver', 'newton', '--out', tmp_path/'none', says='implicit')
+    refused(*compare, '--out', tmp_path/'none', '--measure', 'nothing.there:f', says='nothing.there')
+    refused(*compare, '--out', tmp_path/'none', '--measure', 'math:dist=all', says='less')
+    own, _ = hqgnet(*compare, '--out', tmp_path/'own', '--measure', 'skimage.metrics:normalized_root_mse=pair,less', '--measure', 'hqgnet_nb.features:kid=sets')
+    assert 'normalized_root_mse (less is better)' in own and 'kid (of the set)' in own and '▲' not in own.split('kid (of the set)')[0]
     refused(*task, '--task-group', tmp_path/'none.csv', '--out', tmp_path/'none', says='none.csv')
     assert not (tmp_path/'none').exists()
+
+def test_compare_stopped_in_the_middle_of_a_training_goes_on(eyes, tmp_path, monkeypatch):
+    "Whichever method is being trained: nothing is lost but the steps since its last checkpoint, and the table is the same"
+    import functools
+    import hqgnet_nb.contest as contest
+    from hqgnet_nb.compare import compare_methods
+    hqgnet('phantom', tmp_path/'t', '--n', 2, '--size', 64, '--seed', 8)
+    monkeypatch.setattr(contest, 'train_rival', functools.partial(contest.train_rival, save_every=0))
+    ask = dict(lq=eyes/'lq', hq=eyes/'hq/images', test_lq=tmp_path/'t/images', methods=['HQG-Net', 'CycleGAN'], steps=10, seeds=1, size=48)
+    bare = lambda rows: [{k: v for k, v in r.items() if k != 'seconds'} for r in rows]
+    whole, stops = compare_methods(**ask, out=tmp_path/'whole', say=lambda line: None), []
+    def stop(line):
+        if '50 %' in line and line not in stops: stops.append(line); raise KeyboardInterrupt
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt): compare_methods(**ask, out=tmp_path/'out', say=stop)
+    assert sorted(stops) == ['cyclegan_0: 50 %', 'hqg_net_0: 50 %'] and (tmp_path/'out/rows/no_enhancement.json').is_file()
+    said = []; again = compare_methods(**ask, out=tmp_path/'out', say=said.append)
+    assert bare(again) == bare(whole) and 'cyclegan_0: 20 %' not in said and 'cyclegan_0: 90 %' in said, said
 
 # evaluate, info -------------------------------------------------------------------------------------------------------------
 
