@@ -98,7 +98,7 @@ def measure(enhance, work, lq, ref, masks=None):
     for f in list_images(work/ref):
         y, good = to_float(read_image(work/lq/f.name)), to_float(read_image(f))
         m = masks and masks.get(digits(f.stem.split('_')[0]))
-        rows.append(score(enhance(y), good, fov=fov_mask(good), vessels=m))
+        rows.append(score(to_float(to_uint(enhance(y))), good, fov=fov_mask(good), vessels=m))   # as a file of 8 bits holds it
     return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]} | dict(n=len(rows))
 
 class Drawn(Enhancer):

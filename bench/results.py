@@ -2,13 +2,12 @@
 
 Needs HQGNET_DATA for the real images. The parts are those of bench/real.py; the fundus test part has DRIVE's images too, whose vessels were
 traced by hand. --out gets a file for each data set, a line for each test image, method and seed. All data sets get their first seed, then all
-their second: a stopped command leaves whole seeds, and goes on where it was stopped. Minutes are of one core. Where bench/real.py has trained
-HQG-Net (with `--minutes 6`, the default), its networks are taken."""
+their second: a stopped command leaves whole seeds, and goes on where it was stopped. Minutes are of one core.
+Of generated images, which may be shown, the grid and the curves of the losses are kept too."""
 import argparse, csv, os, shutil, sys
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
-from hqgnet_nb.baselines import BASELINES
 from hqgnet_nb.compare import METHODS, compare_methods
 from hqgnet_nb.comparison import comparison_report
 from hqgnet_nb.core import list_images, read_image, write_image
@@ -69,12 +68,9 @@ def main():
                 with open(a.out/f'compare_{kind}.csv', 'w', newline='') as f:      # shorter numbers: it is kept with the project
                     w = csv.DictWriter(f, rows[0], lineterminator='\n'); w.writeheader()
                     w.writerows({k: f'{float(v):.4g}' if '.' in v and k not in ('name', 'group') else v for k, v in r.items()} for r in rows)
-            plain, init = [m for m in methods if m in BASELINES], f'{kind}-tiny' if 'HQG-Net' in methods and kind not in GENERATED else None
-            compare_methods(**ask, out=out, methods=plain, minutes=a.minutes, seeds=seeds, say=say)     # claims the folder
-            for k in range(seeds):                             # the same training as there: not done twice
-                old, new = work/f'base_{k}', out/'runs'/f'hqg_net_{k}'
-                if a.minutes == 6 and (old/'config.json').is_file() and not new.exists(): shutil.copytree(old, new)
+            init = f'{kind}-tiny' if 'HQG-Net' in methods and kind not in GENERATED else None
             rows = compare_methods(**ask, out=out, methods=methods, minutes=a.minutes, seeds=seeds, init=init, say=say); say(f'{seeds} seed(s) done')
             comparison_report(out, rows)
+            for name in ('grid.jpg', 'curves.png') if kind in GENERATED else (): shutil.copy(out/name, a.out/f'{Path(name).stem}_{kind}{Path(name).suffix}')
 
 if __name__ == '__main__': main()

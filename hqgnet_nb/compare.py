@@ -41,7 +41,7 @@ def test_images(
     size=128, # side of the squares, pixels
     group=patient, # file -> the name of its group (patient, sequence), or a table of them, see `csv_groups`
     areas=False, # the masks mark areas, such as polyps, and not lines
-) -> list: # of dicts: name, group, areas, lq, ref, mask, fov; arrays of size x size (x 3); ref and mask None where there are none
+) -> list: # of dicts: name, group, areas, lq, ref, mask, fov, rates; arrays of size x size (x 3); ref and mask None where there are none
     "The images to measure on; `UserError` where a reference is missing or nothing can be read [our reading]"
     files = {k: stems(f) if f else {} for k, f in dict(lq=lq, ref=ref, mask=mask).items()}
     if ref and (lost := [k for k in files['lq'] if k not in files['ref']]):
@@ -54,6 +54,8 @@ def test_images(
         it |= dict(mask=fit_mask(files['mask'][name], size) if name in files['mask'] else None)
         if it['ref'] is not None and it['ref'].ndim != it['lq'].ndim: it |= {k: _rgb(it[k]) for k in ('ref', 'lq')}
         out.append(it | dict(fov=fov_mask(it['lq'] if it['ref'] is None else it['ref'])))
+    if not areas and any(it['mask'] is not None for it in out):
+        for it in out: it['rates'] = it['mask'] is not None    # found structure is held against masks, and then not against some references' own as well
     return out
 
 # %% ../nbs/15d_compare.ipynb #c8366797
@@ -89,8 +91,7 @@ def measure(
     mask = None if item.get('areas') else marks                # filters and skeletons know lines alone
     if x.ndim != y.ndim: x = np.repeat(x[..., None], 3, -1) if x.ndim == 2 else luma(x)
     out = {} if ref is None else {k: min(v, 100.) for k, v in score(x, ref, fov, mask).items()}
-    rates, _ = changes(x, y, mask, ref, fov)
-    out |= {k: v for k, v in rates.items() if k in SMALLER}
+    if item.get('rates', True): out |= {k: v for k, v in changes(x, y, mask, ref, fov)[0].items() if k in SMALLER}
     judge = y if ref is None else ref                          # the image that is judged does not say whether its lines are bright
     if mask is not None: out |= {f'filter_{k}': v for k, v in structure_scores(x, mask, fov, bright=_is_grey(judge)).items()}
     if mask is not None and _is_grey(judge):

@@ -87,7 +87,7 @@ def comparison_report(
     rows, # what `compare_methods` returned
     most=6, # test images shown
 ) -> Path: # of report.html
-    "Write grid.jpg and report.html [our reading]"
+    "Write grid.jpg, curves.png and report.html [our reading]"
     from hqgnet_nb.report import rank_cases, write_report
     out = Path(out); plan = json.loads((out/'compare.json').read_text(encoding='utf-8'))
     items = {i['name']: i for i in test_images(plan['test_lq'], plan['test_ref'], plan['test_mask'], plan['size'], lambda f: '')}
@@ -125,7 +125,7 @@ def comparison_report(
         notes += ["Refitted: a network for the task, trained from the same first weights on training images enhanced in the row's way, and measured "
                   'on test images enhanced the same way. The row without enhancement is one trained on the low-quality images directly.']
     from hqgnet_nb.baselines import table_rows
-    curves = _curves(out, facts)
+    if curves := _curves(out, facts): curves.savefig(out/'curves.png')
     return write_report(out/'report.html', 'Methods compared', run, table_rows(images) if numbers else None, images if numbers else None, cases, notes=notes,
                         ours=ours, versus=_words(table, ours), tables={'All measures': comparison_table(table)},
                         figures={'Training, the first seed: each loss in units of its own mean size': curves} if curves else {})
