@@ -17,8 +17,8 @@ from .changes import changes
 from .core import UserError, _natural, atomic_path, printable, read_image, resize, to_array, to_uint, write_image, write_json
 from .enhance import ONCE
 from .films import Films, enhance_document
-from .manifest import Manifest, _key, _kind_of, _sha, _todo, of_shard, plan_maps, plan_outputs, plan_sidecars, read_manifests
-from .manifest import settings_of, sweep, which_shard
+from .manifest import Manifest, _key, _kind_of, _sha, _todo, left_out, of_shard, plan_maps, plan_outputs, plan_sidecars
+from .manifest import read_manifests, settings_of, sweep, which_shard
 from .medical import open_document
 from .metrics import structure
 from .restore import fingerprint, strangeness
@@ -138,7 +138,10 @@ def enhance_folder(
     todo = _todo(mine, names, out, settings, overwrite, (maps, sides), one)
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'{out}: cannot be made ({e.strerror}); choose another folder') from e
-    book = None if one else Manifest(out/f'manifest_{shard[0]}.jsonl', dict(settings=settings, shard=list(shard), files=len(whole), at=time.time()))
+    others = left_out(src, whole)
+    if others: say(f'left out, no images by their names: {", ".join(f"{n} {s}" for s, n in list(others.items())[:8])}{", …" if len(others) > 8 else ""}')
+    header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, at=time.time())
+    book = None if one else Manifest(out/f'manifest_{shard[0]}.jsonl', header)
     if book: sweep([p for _, to in mine for p in (to, maps.get(to), sides.get(to)) if p])
     if len(todo) < len(mine): say(f'{len(mine) - len(todo)} of {len(mine)} images were done before')
 
@@ -171,8 +174,8 @@ def enhance_folder(
         side = dict(schema=1, input=about[0], output=ends[1], settings=about[1], scores=scores, note=NOTE)
         if sidecar: write_json(sides[to], side | (dict(scored_frame=facts['frames']//2) if facts else {}))
         return dict(file=names[f], to=ends[1]['file'], bytes=info.st_size, mtime_ns=info.st_mtime_ns, sha256=ends[0]['sha256'], bytes_out=ends[1]['bytes'],
-                    seconds=round(seconds, 4), **scores)
-    failures, n_ok = [], len(mine) - len(todo)
+                    seconds=round(seconds, 4), **({} if doubt is not None or not maps else dict(map=False)), **scores)
+    failures, n_ok, unmapped = [], len(mine) - len(todo), 0
     results = in_order(todo, read, work, write, workers, strict=bool(film))
     with contextlib.closing(book) if book else contextlib.nullcontext(), _brisk(), contextlib.closing(results):
         for f, _ in (progress or iter)(todo):
@@ -183,8 +186,9 @@ def enhance_folder(
                     raise UserError(f'{_why(r, out)}; {cure}, and the same command goes on') from r
                 failures.append((f, _why(r, f, out)))
                 r = dict(file=names[f], status='failed', why=failures[-1][1])
-            else: n_ok += 1; r['status'] = 'done'
+            else: n_ok += 1; unmapped += r.get('map') is False; r['status'] = 'done'
             if book: book.add(settings=settings['id'], key=_key(names[f]), at=time.time(), **r)
+    if unmapped: say(f'{unmapped} of several frames: no map of the expected error is made of them')
     other = sorted({f.suffix or f.name for f, to in mine if to.suffix == '.png' != f.suffix}) if fmt == 'same' else []
     if other: warnings.warn(f'{" ".join(other)} cannot be written; those images became .png', stacklevel=2)
     return n_ok, failures
@@ -204,7 +208,8 @@ def merge_manifests(
     sums = dict(files=last['files'], done=len(done), failed=len(order) - len(done), missing=max(0, last['files'] - new),
                 flagged=sum(d.get('flagged', False) for d in done), seconds=round(sum(d['seconds'] for d in done), 2),
                 started=min(h['at'] for h in headers), ended=max((d['at'] for d in order), default=last['at']),
-                structure=spread('structure'), changed=spread('changed'), settings=last['settings'], mixed=len({d['settings'] for d in done}) > 1)
+                structure=spread('structure'), changed=spread('changed'), settings=last['settings'], mixed=len({d['settings'] for d in done}) > 1,
+                left_out=last.get('left_out', {}))
     with atomic_path(out/'manifest.jsonl') as tmp:
         tmp.write_text(''.join(json.dumps(d, sort_keys=True) + '\n' for d in [dict(totals=sums), dict(batch=headers), *order]), encoding='utf-8')
     return sums
@@ -232,6 +237,7 @@ def batch_report(
            'structure kept': number(sums['structure']), 'ridges changed, share': number(sums['changed']),
            'results unlike the training': f'{sums["flagged"]} of {sums["done"]}: {UNLIKE} times as far as nine of ten of its good images, or more',
            'time': f'{sums["seconds"]:.0f} s of computing, {took:.0f} s from first to last, pauses included',
+           **({'left out, no images by their names': ', '.join(f'{n} {s}' for s, n in sums['left_out'].items())} if sums['left_out'] else {}),
            **{k: s[k] for k in ('model', 'weights', 'program', 'strength', 'quality')},
            'guide': json.dumps(s['guide']) if s['guide'] else 'the average of the training'}
     notes = ['Scores compare a result with its input, at working size. There is no reference: a low score is a place to look, not a verdict.']
