@@ -78,8 +78,9 @@ readme: $(STAMP) ## write README.md from nbs/index.ipynb
 hooks:           ## let git run .githooks/pre-commit, which checks notebooks before each commit
 	@git config core.hooksPath .githooks && echo "git now runs .githooks/pre-commit before each commit"
 
-bench: $(STAMP)  ## run every timed comparison in bench/
-	@for f in bench/*.py; do echo "== $$f"; $(BIN)/python "$$f" || exit 1; done
+TIMED = "speed.py" "speed.py --threads 2 --only convolutions,inference --no-compile" "large.py --quality fast full" "batch.py 200" "wavelet.py" "step.py" "phantoms.py" "demo.py"
+bench: $(STAMP)  ## every timed comparison in bench/, on an idle machine some 40 minutes; the tables are kept in nbs/results/bench.md
+	@for f in $(TIMED); do printf '\n## bench/%s\n\n' "$$f"; $(BIN)/python bench/$$f 2>/dev/null || echo "failed: run it alone to see why"; done | tee nbs/results/bench.md
 
 stress: $(STAMP) ## what the gate does in part, in full: 1,000 bad files, 50 kills of a training and 50 of a batch, three processes; prints what it found
 	@HQGNET_STRESS=1 HQGNET_PROCESSES=3 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_fuzz.py tests/test_kill.py tests/test_distributed.py

@@ -57,7 +57,8 @@ if __name__ == '__main__':
     base, _, fast, work = (statistics.median(r) for r in zip(*rows))
     best = min(r[2] for r in rows)
     print(f'24 megapixels (4000 x 6000 x 3, 8 bits), fast, {a.threads} threads, medians of 7 pairs: {fast:.2f} s (best {best:.2f} s, of computing '
-          f'{work:.2f} s); {statistics.median(r[3]/r[1] for r in rows):.1f} times the computing of a plain pass, which takes {base:.2f} s\n')
+          f'{work:.2f} s); {statistics.median(r[3]/r[1] for r in rows):.1f} times the computing of a plain pass, which takes {base:.2f} s. '
+          f'Target, below 2 s: {"met" if fast < 2 else "missed"}.\n')
     for quality in a.quality:
         points = []; print(f'| {quality}: side | seconds | of computing | plain passes | peak of the process, MB | before, MB |\n' + '|--:'*6 + '|')
         for side in [128*2**k for k in range(7) if 128*2**k <= a.most]:
@@ -69,5 +70,6 @@ if __name__ == '__main__':
             print(f'| {side} | {s:.3f} | {work:.3f} | {work/base:.1f} | {m["peak"]:.0f} | {m["before"]:.0f} |', flush=True)
         x, y = np.log(points).T; large = [k for k, q in enumerate(points) if q[0] >= 1024]
         fit = lambda k: np.polyfit(2*x[k], y[k], 1)[0]              # noqa: B023  called at once
-        print(f'\n{quality}: seconds of computing grow with pixels to the power of {fit(range(len(x))):.2f}'
-              + (f', from 1024 x 1024 on {fit(large):.2f}' if len(large) > 1 else '') + '\n')
+        grown = fit(large) if len(large) > 1 else float('nan'); said = lambda ok: 'met' if ok else 'missed'
+        print(f'\n{quality}: seconds of computing grow with pixels to the power of {fit(range(len(x))):.2f}, from 1024 x 1024 on {grown:.2f}. '
+              f'Target from there on, at most 1.05: {said(grown <= 1.05)}; peak at {side} x {side} below 2048 MB: {said(m["peak"] < 2048)}.\n')
