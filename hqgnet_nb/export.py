@@ -155,9 +155,9 @@ def _bands(g, x, gains, where, n, C):
         change = add if change is None else g('Add', change, add)
     return change
 
-def _doubt(g, net, mid, x, delta):
+def _doubt(g, net, mid, x, delta, power):
     "`Doubt`"
-    d = net.doubt; power = g('ReduceMean', g('Mul', mid, mid), np.array([1, 2, 3]))
+    d = net.doubt
     mid = g('Div', mid, g('Sqrt', g('Add', power, 1e-6)))
     h = g('Concat', mid, _half(g, g('Concat', g('Sub', g('Mul', x, 4.), 2.), delta, axis=1), 4), axis=1)
     h = _conv(g, _leaky(g, _conv(g, _leaky(g, _conv(g, h, d.conv1)), d.conv2)), d.out)
@@ -166,7 +166,8 @@ def _doubt(g, net, mid, x, delta):
     return g('Add', g('Sub', h, 1.), g('Log', slope))
 
 # %% ../nbs/07b_export.ipynb #85ac8360
-STATS = ('gy', 'vy', *(f'{c}{k}' for k in range(4) for c in 'ms'))     # what a pass may take from another: two codes, and each stage's means and variances
+# what a pass may take from another: two codes, each stage's means and variances, and the power of the features that the doubt is read from
+STATS = ('gy', 'vy', *(f'{c}{k}' for k in range(4) for c in 'ms'), 'power')
 
 def onnx_graph(
     net, # an `HQGNet` with the gated head
@@ -208,11 +209,12 @@ def onnx_graph(
     s, t = g('Mul', g('Add', x, OFFSET), 1/(1 + 2*OFFSET)), g('Mul', g('Tanh', g('Mul', delta, .5)), 2.)      # `apply_delta`
     rise = g('Div', g('Mul', g('Mul', g('Mul', s, g('Sub', 1., s)), 1 + 2*OFFSET), t), g('Add', g('Mul', g('Sub', s, .5), t), 1.))
     out = g('Clip', g('Add', x, rise), 0., 1.)
-    for name, t in dict(result=out, delta=delta, doubt=_doubt(g, net, mid, out, delta)).items():
+    power, = g.choose('frozen', lambda: ['power'], lambda: [g('ReduceMean', g('Mul', mid, mid), np.array([1, 2, 3]))])
+    for name, t in dict(result=out, delta=delta, doubt=_doubt(g, net, mid, out, delta, power)).items():
         g('Slice', t, np.array([0, 0]), size, np.array([2, 3]), called=name)
-    for name, t in zip(STATS, (gy, vy, *kept)): g('Identity', t, called=f'{name}_out')
+    for name, t in zip(STATS, (gy, vy, *kept, power)): g('Identity', t, called=f'{name}_out')
     widths = [vin.conv.in_channels for vin in net.vin]; row, at = lambda k: (f32, ['M', k]), lambda k: (f32, ['M', k, 1, 1])
-    kinds = dict(gy=row(c['z_dim']), vy=row(c['y_dim']), **{f'{a}{k}': at(w) for k, w in enumerate(widths) for a in 'ms'})
+    kinds = dict(gy=row(c['z_dim']), vy=row(c['y_dim']), **{f'{a}{k}': at(w) for k, w in enumerate(widths) for a in 'ms'}, power=(f32, ['M', 1, 1, 1]))
     pixels = lambda k: (f32, ['N', k, 'H', 'W'])
     return g.model(dict(image=pixels(C), fov=pixels(1), code=(f32, ['K', c['z_dim']]), strength=(f32, ['N', 1]), frozen=(T.BOOL, []), **kinds),
                    dict(result=pixels(C), delta=pixels(C), doubt=pixels(1), **{f'{k}_out': (t, ['L', *shape[1:]]) for k, (t, shape) in kinds.items()}), **notes)
@@ -307,7 +309,7 @@ def look_through(
     return notes
 
 # %% ../nbs/07b_export.ipynb #8639c731
-ONNX_SCHEMA = 2                   # version of the inputs, outputs and notes of the file
+ONNX_SCHEMA = 3                   # version of the inputs, outputs and notes of the file
 
 def file_hash(
     path, # model.safetensors
@@ -389,7 +391,7 @@ class OnnxNet:
         strength = torch.as_tensor(strength, dtype=torch.float32).reshape(-1, 1).expand(len(x), 1)
         fov = torch.ones_like(x[:, :1]) if fov is None else fov
         feed = dict(image=array(x), fov=array(fov), code=array(code), strength=array(strength), frozen=np.array(bool(stats)))
-        if stats: feed.update(gy=array(stats['gy'][0]), vy=array(stats['vy'][0]),
+        if stats: feed.update(gy=array(stats['gy'][0]), vy=array(stats['vy'][0]), power=array(stats['power']),
                               **{f'{a}{k}': array(stats[f'v{k}'][i]) for k in range(4) for i, a in enumerate('ms')})
         else: feed.update({k: np.zeros(s, np.float32) for k, s in self.shapes.items()})
         try: out = {k: torch.from_numpy(v) for k, v in zip(self.outputs, self.session.run(None, feed))}
@@ -398,7 +400,7 @@ class OnnxNet:
             raise UserError(f'{self.path}: gives images of another size; make it again with `hqgnet export RUN --onnx`')
         gy, vy = ((out[f'{k}_out'], torch.full_like(out[f'{k}_out'], -8.)) for k in ('gy', 'vy'))              # a code's spread is for training
         if stats == {}:
-            stats.update(gy=gy, vy=vy)
+            stats.update(gy=gy, vy=vy, power=out['power_out'])
             for k in range(4):
                 m, s = out[f'm{k}_out'], out[f's{k}_out']; lm = m.mean(1, keepdim=True)                        # as in `norm_stats`
                 stats[f'v{k}'] = m, s, lm, (s + (m - lm).square()).mean(1, keepdim=True)

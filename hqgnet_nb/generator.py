@@ -99,10 +99,12 @@ class Doubt(nn.Module):
         mid, # B x ni x H/4 x W/4
         x, # B x channels x H x W: the result
         delta, # B x channels x H x W: what the logit changed by
+        power=None, # B x 1 x 1 x 1, the mean square of `mid` over the whole image, where this is a part of it; None: it is the whole
     ): # B x 1 x H x W
         "The doubt"
         mid, x, delta = (t.detach() for t in (mid, x, delta))
-        mid = mid/(mid.square().mean((1, 2, 3), keepdim=True) + 1e-6).sqrt()       # features may grow in training, the head shall not notice
+        # features may grow in training, the head shall not notice
+        mid = mid/((mid.square().mean((1, 2, 3), keepdim=True) if power is None else power) + 1e-6).sqrt()
         h = torch.cat([mid, F.adaptive_avg_pool2d(torch.cat([4*x - 2, delta], 1), mid.shape[-2:])], 1)
         h = self.out(F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(h), .2)), .2))
         slope = ((x + OFFSET)*(1 + OFFSET - x)/(1 + 2*OFFSET)).mean(1, keepdim=True)
@@ -224,7 +226,7 @@ class HQGNet(nn.Module):
             delta = torch.where(still, 0., MAX_DELTA*torch.tanh(h/MAX_DELTA))
             out = apply_delta(x, delta)
         if not full: return out[..., :H, :W]
-        doubt = self.doubt(mid, out, delta)
+        doubt = self.doubt(mid, out, delta, _keep(stats, 'power', lambda: mid.detach().square().mean((1, 2, 3), keepdim=True)))
         return Enhanced(*(t[..., :H, :W] for t in (out, delta)), v, gz, gy, vy, feats, guide_feats, doubt[..., :H, :W])
 
 # %% ../nbs/07_generator.ipynb #33c94396
