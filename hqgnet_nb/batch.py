@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from .changes import changes
-from .core import UserError, _natural, atomic_path, printable, read_image, resize, to_array, to_uint, write_image, write_json
+from .core import UserError, _natural, atomic_path, image_facts, printable, read_image, resize, to_array, to_uint, write_image, write_json
 from .enhance import ONCE
 from .films import Films, enhance_document
 from .manifest import Manifest, _key, _kind_of, _sha, _todo, left_out, of_shard, plan_maps, plan_outputs, plan_sidecars
@@ -165,7 +165,7 @@ def enhance_folder(
     def write(item, _, what):
         (f, to), (x, y, doubt, kept, facts, seconds) = item, what; info = f.stat()
         # a float image in a PNG: 16 bits, since 8 would lose levels
-        if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL)
+        if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL, image_facts(f))
         if doubt is not None: write_image(maps[to], to_uint(np.clip(4*doubt, 0, 1)), LEVEL)
         ends = dict(file=names[f], bytes=info.st_size, sha256=_sha(f)), dict(file=to.relative_to(out).as_posix(), bytes=to.stat().st_size, sha256=_sha(to))
         scores = score_pair(enhancer, x, y, kept) if sidecar else {}

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'FORMATS', 'LUMA', 'printable', 'UserError', 'ImageError', 'list_images', 'tidy', 'read_image',
-           'atomic_path', 'write_json', 'write_image', 'to_float', 'to_uint', 'to_tensor', 'to_array', 'luma', 'resize',
-           'fov_mask', 'rng', 'torch_rng', 'draw_share', 'set_seed', 'show_images', 'fov_box', 'crop_black',
-           'read_mask', 'mask_finder']
+           'atomic_path', 'write_json', 'image_facts', 'write_image', 'to_float', 'to_uint', 'to_tensor', 'to_array',
+           'luma', 'resize', 'fov_mask', 'rng', 'torch_rng', 'draw_share', 'set_seed', 'show_images', 'fov_box',
+           'crop_black', 'read_mask', 'mask_finder']
 
 # %% ../nbs/00_core.ipynb #eee51801
-import contextlib, functools, json, logging, math, os, re, struct, tempfile, threading, warnings
+import contextlib, functools, json, logging, math, os, re, struct, tempfile, threading, warnings, zlib
 from pathlib import Path
 import numpy as np
 import torch
@@ -219,25 +219,56 @@ def write_json(
     with atomic_path(path) as tmp: tmp.write_text(json.dumps(obj, indent=1, sort_keys=True) + '\n', encoding='utf-8')
 
 # %% ../nbs/00_core.ipynb #5d249b14
+def image_facts(
+    path, # an image file
+) -> dict: # dpi: (across, down), of the image upright; icc: bytes of a colour profile; what the file does not say is left out
+    "What an image file says beside its pixels: how large they are, and what its colours mean; {} where it cannot be read [our reading]"
+    dpi = icc = None; turn = 1
+    with contextlib.suppress(Exception):                       # damaged words beside whole pixels are no reason to refuse these
+        with open(path, 'rb') as f: tiff = f.read(4) in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+        if tiff:
+            import tifffile
+            with tifffile.TiffFile(path, is_ome=False) as t:
+                of = t.pages[0].tags.valueof; unit = {2: 1, 3: 2.54}.get(of('ResolutionUnit', 2)); turn, icc = of('Orientation', 1), of(34675)
+                if unit and of('XResolution') and of('YResolution'): dpi = [unit*a/b for a, b in (of('XResolution'), of('YResolution'))]
+        else:
+            with _open(path) as im: dpi, icc, turn = im.info.get('dpi'), im.info.get('icc_profile'), _orientation(im)
+    out = {}
+    with contextlib.suppress(Exception):
+        if all(0 < float(v) < 1e6 for v in dpi): out['dpi'] = tuple(float(v) for v in (dpi[::-1] if turn in (5, 6, 7, 8) else dpi))
+    if isinstance(icc, bytes) and 128 <= len(icc) <= 2**22: out['icc'] = icc
+    return out
+
+def _chunks(facts):
+    "PNG chunks that say how large pixels are and what colours mean"
+    def chunk(name, data): return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+    out = chunk(b'iCCP', b'ICC\0\0' + zlib.compress(facts['icc'])) if 'icc' in facts else b''
+    return out + (chunk(b'pHYs', struct.pack('>IIB', *(round(v/.0254) for v in facts['dpi']), 1)) if 'dpi' in facts else b'')
+
 def write_image(
     path, # the file to be; .png, .tif, .tiff, .jpg or .jpeg
     img, # HxW or HxWx3; uint8, uint16, or float in [0, 1] (written with 8 bits, as float in TIFF)
     level=6, # of a PNG's compression, 1 to 9: 3 takes a third of the time of 6 and about as many bytes
+    facts=None, # from `image_facts`: is written too, a colour profile where it is one for grey or for colour as the image is
 ):
     "Write pixels without losing any, all or nothing; `ImageError` where the format cannot hold them [our reading]"
     path, img = Path(path), tidy(np.asarray(img), path)
     suffix = path.suffix.lower()
     if img.dtype == np.float32 and suffix not in ('.tif', '.tiff'): img = to_uint(img)
+    facts = {k: v for k, v in (facts or {}).items() if k != 'icc' or v[16:20] == (b'RGB ' if img.ndim == 3 else b'GRAY')}
+    dpi, icc = facts.get('dpi'), facts.get('icc')
     with atomic_path(path) as tmp:
         if suffix == '.png':
             import imagecodecs
-            tmp.write_bytes(imagecodecs.png_encode(img, level, out=round(1.01*(img.nbytes + len(img))) + 4096))       # its own guess is too small for 1 x N
+            data = imagecodecs.png_encode(img, level, out=round(1.01*(img.nbytes + len(img))) + 4096)                 # its own guess is too small for 1 x N
+            tmp.write_bytes(data[:33] + _chunks(facts) + data[33:])                                                   # behind the first chunk, IHDR
         elif suffix in ('.tif', '.tiff'):
             import tifffile
-            tifffile.imwrite(tmp, img, photometric='rgb' if img.ndim == 3 else 'minisblack', compression='zlib')
+            tifffile.imwrite(tmp, img, photometric='rgb' if img.ndim == 3 else 'minisblack', compression='zlib', iccprofile=icc,
+                             **(dict(resolution=dpi, resolutionunit='INCH') if dpi else {}))
         elif suffix in ('.jpg', '.jpeg') and img.dtype == np.uint8:
             from PIL import Image
-            Image.fromarray(img).save(tmp, quality=95, subsampling=0)
+            Image.fromarray(img).save(tmp, quality=95, subsampling=0, **(dict(dpi=dpi) if dpi else {}), **(dict(icc_profile=icc) if icc else {}))
         else: raise ImageError(f'{path}: cannot hold {img.dtype} pixels; use .png or .tif')
 
 # %% ../nbs/00_core.ipynb #9c30a359
