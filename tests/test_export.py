@@ -98,7 +98,7 @@ def test_a_file_that_does_not_belong_is_refused(runs, tmp_path):
         with pytest.raises(UserError, match='hqgnet export'): find_onnx(run, must=True)
         with pytest.warns(UserWarning): assert Enhancer.load(run, 'cpu').engine is None
     (run/'model.onnx').write_bytes(onnx_graph(load_net(run)[0], hqgnet_schema=99).SerializeToString())
-    with pytest.raises(UserError, match='schema 99, not 2'): find_onnx(run, must=True)
+    with pytest.raises(UserError, match='schema 99, not 3'): find_onnx(run, must=True)
     (run/'model.onnx').unlink()
     with pytest.raises(UserError, match='not found'): Enhancer.load(run, 'cpu', 'onnx')
     with pytest.raises(UserError, match='choose auto, torch or onnx'): Enhancer.load(run, 'cpu', 'tensorrt')
