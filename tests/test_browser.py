@@ -64,16 +64,24 @@ def use(demo, page):
     demo.wait_for(timeout=90_000); page.wait_for_function('e => e.dataset.quick === "false"', arg=demo.element_handle(), timeout=90_000)
     dial, key = demo.get_by_label('Strength'), page.keyboard.press; first = pixels(demo); assert first.std() > 5
     dial.focus(); end = settled(demo, lambda: key('Home')); assert strength_of(demo) == 0 and (end != first).any(), 'a key moves the strength'
+    key('ArrowRight'); page.wait_for_timeout(200); assert float(dial.input_value()) > 0, 'an arrow too: JupyterLab has uses of its own for arrows'
     half = settled(demo, lambda: [key('PageUp') for _ in range(4)]); assert strength_of(demo) > .2 and (half != end).any()
     box = dial.bounding_box(); full = settled(demo, lambda: page.mouse.click(box['x'] + box['width'] - 3, box['y'] + box['height']/2))
     assert strength_of(demo) > .9 and (full != half).any(), 'the mouse moves it too'
-    other = settled(demo, lambda: demo.get_by_role('radio').nth(1).check(force=True)); assert (other != full).any(), 'another guide, another picture'
-    mapped = settled(demo, lambda: demo.get_by_label('Over the picture').select_option('difference'))
-    assert (mapped != other).any() and demo.locator('.key span').count() == 2, 'a map over the picture, and its key'
+    guide = demo.get_by_role('radio'); guide.first.focus(); other = settled(demo, lambda: key('ArrowRight'))
+    assert guide.nth(1).is_checked() and (other != full).any(), 'another guide by key, another picture'
+    over = demo.get_by_label('Over the picture'); over.focus(); mapped = settled(demo, lambda: key('ArrowDown'))
+    assert over.input_value() == 'difference' and (mapped != other).any() and demo.locator('.key span').count() == 2, 'a map over the picture, and its key'
     demo.get_by_label('Split: share').focus(); key('End'); page.wait_for_timeout(200); before = pixels(demo)
     key('Home'); page.wait_for_timeout(200); after = pixels(demo); assert (before != after).any(), 'the split shows one or the other'
-    named = 'e => !!(e.labels && e.labels.length || e.getAttribute("aria-label"))'
-    assert demo.locator('dd').count() >= 3 and all(e.evaluate(named) for e in demo.locator('input, select').all()), 'everything has a label'
+    assert demo.locator('dd').count() >= 3; told(demo)
+
+def told(demo):
+    "All that can be used or seen has a name for those who hear it, and can be reached by Tab"
+    named = 'e => !!(e.labels && e.labels.length || e.getAttribute("aria-label") || e.tagName === "BUTTON" && e.innerText.trim())'
+    for e in demo.locator('input, select, button, canvas').all():
+        assert e.evaluate(named), e.evaluate('e => e.outerHTML')
+        assert e.evaluate('e => e.tagName === "CANVAS" || e.tabIndex >= 0'), e.evaluate('e => e.outerHTML')
 
 def upload(demo, page, tmp):
     "A good file, and bad ones: words, and no traceback"
@@ -88,7 +96,8 @@ def upload(demo, page, tmp):
         assert 'Traceback' not in page.content() and str(tmp) not in words.inner_text()
     n = demo.get_by_role('radio').count(); settled(demo, lambda: chooser.nth(1).set_input_files(tmp/'good.png'))
     assert demo.get_by_role('radio').count() == n + 1, 'a guide of one\'s own'
-    with page.expect_download(timeout=60_000) as first: demo.get_by_role('button', name='Save').click()
+    demo.get_by_role('button', name='Save').focus()
+    with page.expect_download(timeout=60_000) as first: page.keyboard.press('Enter')
     path = tmp/'saved.png'; first.value.save_as(path); assert np.asarray(Image.open(path)).shape == (300, 300, 3)
 
 def test_app(page, tmp_path):
@@ -109,12 +118,18 @@ def test_app(page, tmp_path):
         was = value.inner_text(); dial.focus(); page.keyboard.press('End')
         assert value.inner_text() != was and float(value.inner_text()) == float(f'{float(dial.input_value()):.3g}'), 'a slider says its value'
         shoot(compare, 'compare'); shoot(spoil, 'degrade')
-        for width in (800, 360): page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(300); shoot(demo, f'app_{width}')
+        for d in (compare, spoil): told(d)
+        for width in (800, 360):
+            page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(300); shoot(demo, f'app_{width}')
+            for d in (demo, compare, spoil): box = d.bounding_box(); assert box['x'] >= 0 and box['x'] + box['width'] <= width, (width, box, 'too wide')
+            letters = demo.locator('label, dd, dt').evaluate_all('es => es.map(e => parseFloat(getComputedStyle(e).fontSize))'); assert min(letters) >= 12
         clean(page)
 
 def test_the_app_wants_its_token(page):
     with serving(port=18890) as (address, _):
-        page.goto(address.split('?')[0]); page.wait_for_timeout(500); assert page.locator('.hqgnet').count() == 0
+        answer = page.goto(address.split('?')[0]); page.wait_for_load_state('networkidle')
+        assert answer.status == 403 or 'login' in page.url, (answer.status, page.url)
+        assert page.locator('.hqgnet').count() == 0 and page.locator('input[type=password]').count(), 'it asks for the token'
 
 @contextlib.contextmanager
 def lab(folder):

@@ -8,11 +8,13 @@ const make = (tag, attrs = {}, ...kids) => {
     else if (v === true) e.setAttribute(k, '');
     else if (v !== false && v != null) e.setAttribute(k, v);
   }
+  if (['input', 'select', 'button'].includes(tag) || 'tabindex' in attrs) e.setAttribute('data-lm-suppress-shortcuts', 'true');     // JupyterLab takes arrow keys for its own
   e.append(...kids.filter(k => k != null));
   return e;
 };
 let ids = 0;
-const name = what => `hqgnet-${what}-${ids++}`;
+const own = Math.random().toString(36).slice(2, 8);      // several demos of a page each load this file: their labels must not meet
+const name = what => `hqgnet-${what}-${own}-${ids++}`;
 const labelled = (text, input) => { input.id ||= name('input'); return make('div', {}, make('label', {for: input.id}, text), input); };
 const bytes = b => b instanceof Blob ? b : new Blob([b.buffer ? new Uint8Array(b.buffer, b.byteOffset, b.byteLength) : b]);
 const decode = b => createImageBitmap(bytes(b));
