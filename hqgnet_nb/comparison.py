@@ -92,7 +92,8 @@ def comparison_report(
     out = Path(out); plan = json.loads((out/'compare.json').read_text(encoding='utf-8'))
     items = {i['name']: i for i in test_images(plan['test_lq'], plan['test_ref'], plan['test_mask'], plan['size'], lambda f: '')}
     may = [m for m in plan['methods'] if m not in ('no enhancement', CEILING, REFERENCE)]
-    ours = 'HQG-Net' if 'HQG-Net' in may else may[-1] if may else ''; names, table = list(items), summary(rows, ('no enhancement', ours))
+    ours = 'HQG-Net' if 'HQG-Net' in may else may[-1] if may else ''; names = list(items)
+    table = summary(sorted(rows, key=lambda r: plan['methods'].index(r['method'])), ('no enhancement', ours))
     mean = lambda m, n, x: float(np.mean([r[x] for r in rows if r['method'] == m and r['name'] == n and r.get(x) is not None] or [np.nan]))
     numbers = [x for x in MEASURES if any(r.get(x) is not None for r in rows)]
     known = lambda m, n: {x: None if (v := mean(m, n, x)) != v else v for x in numbers}

@@ -159,6 +159,7 @@ h1{font-size:1.9em;line-height:1.2;margin:0 0 .2em}h2{font-size:1.3em;margin:2em
 h3{font-size:1em;margin:1.3em 0 .3em}p{max-width:80ch;margin:.5em 0}.lead{color:var(--soft)}
 .warn{display:inline-block;background:#fff3e6;border-left:5px solid var(--red);padding:.35em .8em;margin:.6em 0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2em 1.2em;margin:.5em 0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+table.every td { white-space: nowrap }
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.35em .6em;text-align:right;vertical-align:top}thead th{color:var(--soft);font-weight:600;font-size:.88em;vertical-align:bottom}
 tbody{border-top:1px solid var(--line)}th:first-child,.words td{text-align:left}td small{display:block;color:var(--soft);font-size:.75em;white-space:nowrap}
@@ -176,7 +177,7 @@ def _markdown(text):
     head, _, *body = [[c.strip() for c in line.strip().strip('|').split('|')] for line in text.strip().splitlines()]
     row = lambda cells: f'<tr><th scope="row">{_text(cells[0])}</th>{"".join(f"<td>{_text(c)}</td>" for c in cells[1:])}</tr>'
     top = ''.join(f'<th>{_text(c)}</th>' for c in head)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(map(row, body))}</tbody></table></div>'
+    return f'<div class="scroll"><table class="every"><thead><tr>{top}</tr></thead><tbody>{"".join(map(row, body))}</tbody></table></div>'
 
 def write_report(
     path, # the .html file to be
