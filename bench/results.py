@@ -28,7 +28,7 @@ def gather(kind, root, work, valid):
     if drive: ask |= dict(test_lq=work/'all_test', test_ref=work/'all_ref', test_mask=work/'mask', seg_images=work/'drive_ref', seg_masks=work/'mask')
     elif kind != 'fundus': ask |= dict(test_mask=work/'mask', seg_images=work/'seg', seg_masks=work/'seg_mask')
     if kinds == 'endoscopy': ask |= dict(areas=True, seg_steps=1200)
-    if kind == 'endoscopy': ask |= dict(group=sequence)
+    if kind in GROUP: ask |= dict(group=GROUP[kind])
     if (work/'gathered').exists(): return ask
     if drive:
         for part in ('test', 'ref'): put(list_images(work/part) + list_images(work/f'drive_{part}'), f'all_{part}')
@@ -45,6 +45,12 @@ def gather(kind, root, work, valid):
 def sequence(path):
     "CVC-ClinicDB: 25 consecutive numbers are about a sequence"
     return str(int(digits(path))//25)
+
+def block(path):
+    "The corneal frames are of one eye; 40 consecutive numbers are about one place in it"
+    return str(int(digits(path))//40)
+
+GROUP = dict(endoscopy=sequence, cornea=block)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -423,7 +423,9 @@ def _grid(rows, method, x, names):
     "seeds x images of one measure; None where a number is missing"
     seeds = sorted({r['seed'] for r in rows if r['method'] == method}, key=lambda s: -1 if s is None else s)
     v = {(r['seed'], r['name']): r.get(x) for r in rows if r['method'] == method}
-    return seeds, np.array([[np.nan if v.get((s, n)) is None else v[s, n] for n in names] for s in seeds], float)
+    out = np.array([[np.nan if v.get((s, n)) is None else v[s, n] for n in names] for s in seeds], float)
+    keep = [k for k, row in enumerate(out) if not np.isnan(row).all()] or [0]        # a seed may have been measured when there was no such measure
+    return [seeds[k] for k in keep], out[keep]
 
 def _pairs(a, b):
     "Two of what `_grid` gives, cut to the seeds that both have; a method without training has one value for all"
