@@ -183,7 +183,7 @@ def enhance_folder(
             if isinstance(r, Exception):
                 if (no := getattr(r.__cause__ or r, 'errno', None)) in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
                     cure = 'make the disk writable' if no == errno.EROFS else 'free some space'
-                    raise UserError(f'{_why(r, out)}; {cure}, and the same command goes on') from r
+                    raise UserError(f'{_why(r, out).removesuffix(f"; {cure}")}; {cure}, and the same command goes on') from r
                 failures.append((f, _why(r, f, out)))
                 r = dict(file=names[f], status='failed', why=failures[-1][1])
             else: n_ok += 1; unmapped += r.get('map') is False; r['status'] = 'done'
@@ -241,6 +241,7 @@ def batch_report(
            **{k: s[k] for k in ('model', 'weights', 'program', 'strength', 'quality')},
            'guide': json.dumps(s['guide']) if s['guide'] else 'the average of the training'}
     notes = ['Scores compare a result with its input, at working size. There is no reference: a low score is a place to look, not a verdict.']
+    if any(_kind_of(Path(d['to'])) != 'image' for d in done): notes.append('Of films, volumes and DICOM files the middle frame is scored and shown.')
     if sums['mixed']: notes.append('Warning: these results were made with different settings; the last ones are shown.')
     whys = Counter(d['why'] for d in failed)
     of = lambda why: ', '.join([label(d['file'], quiet) for d in failed if d['why'] == why][:3])

@@ -9,7 +9,7 @@ __all__ = ['IMAGE_SUFFIXES', 'FORMATS', 'LUMA', 'printable', 'UserError', 'Image
            'crop_black', 'read_mask', 'mask_finder']
 
 # %% ../nbs/00_core.ipynb #eee51801
-import contextlib, functools, json, logging, math, os, re, struct, tempfile, threading, warnings, zlib
+import contextlib, errno, functools, json, logging, math, os, re, struct, tempfile, threading, warnings, zlib
 from pathlib import Path
 import numpy as np
 import torch
@@ -198,7 +198,9 @@ def atomic_path(
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, tmp = tempfile.mkstemp(prefix=f'.{path.stem[:40]}.', suffix=path.suffix, dir=path.parent)
         os.close(fd)
-    except OSError as e: raise UserError(f'{path}: cannot write here ({e.strerror}); choose another folder or free some space') from e
+    except OSError as e:
+        cure = 'free some space' if e.errno in (errno.ENOSPC, errno.EDQUOT) else 'choose another folder'
+        raise UserError(f'{path}: cannot write here ({e.strerror}); {cure}') from e
     tmp = Path(tmp)
     try:
         yield tmp
