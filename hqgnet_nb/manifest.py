@@ -64,9 +64,10 @@ def left_out(
     src, # the folder that was planned
     plan, # what `plan_outputs` returned
 ) -> dict: # suffix (or a word where there is none) -> number of files
-    "What lies in the folder and is no part of the plan, hidden things aside: nothing is passed over without a word [our reading]"
+    "What lies in the folder and is no part of the plan, but for hidden things and notes of programs (.json, .jsonl) [our reading]"
     taken = {f for f, _ in plan}; src = Path(src).expanduser()
-    return dict(Counter(p.suffix.lower() or 'without suffix' for p in _below(src) if p not in taken).most_common()) if src.is_dir() else {}
+    return dict(Counter(p.suffix.lower() or 'without suffix' for p in _below(src)
+                        if p not in taken and p.suffix.lower() not in ('.json', '.jsonl')).most_common()) if src.is_dir() else {}
 
 def _bases(plan):
     "A name without suffix for what lies beside each output: its stem, or all of its name where the stem is that of another output, or all of another's name"
