@@ -77,6 +77,7 @@ def main():
             init = f'{kind}-tiny' if 'HQG-Net' in methods and kind not in GENERATED else None
             rows = compare_methods(**ask, out=out, methods=methods, minutes=a.minutes, seeds=seeds, init=init, say=say); say(f'{seeds} seed(s) done')
             comparison_report(out, rows)
-            for name in ('grid.jpg', 'curves.png') if kind in GENERATED else (): shutil.copy(out/name, a.out/f'{Path(name).stem}_{kind}{Path(name).suffix}')
+            for name in ('grid.jpg', 'curves.png'):
+                if kind in GENERATED and (out/name).is_file(): shutil.copy(out/name, a.out/f'{Path(name).stem}_{kind}{Path(name).suffix}')
 
 if __name__ == '__main__': main()

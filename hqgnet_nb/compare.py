@@ -404,7 +404,8 @@ def compare_methods(
             for r, g in zip(rows, likeness(seen, looks[0], size)): r.update(g | sets)
             write_json(done, rows); there[tag] = rows
         every += rows
-        write_tables(out, [r for part in there.values() for r in part], [*methods, *(m for m in METHODS if m not in methods)])
+        known = [r for part in there.values() for r in part]
+        write_tables(out, known, list(dict.fromkeys([*methods, *METHODS, *(r['method'] for r in known)])))       # solvers and beginnings of before come last
     return every
 
 # %% ../nbs/15d_compare.ipynb #0445abdf

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
-from .baselines import MEASURES
+from .baselines import MEASURES, table_rows
 from .changes import changes, paint_changes
 from .compare import CEILING, REFERENCE, UNTRAINED, _rgb, begun_row, comparison_table, slug, summary, test_images
 from .core import luma, read_image, to_float, to_uint, write_image
@@ -125,7 +125,6 @@ def comparison_report(
         run['task'] = f'{plan["task"]}, learned again in each row for {plan["refit_steps"]} steps, from {targets}'
         notes += ["Refitted: a network for the task, trained from the same first weights on training images enhanced in the row's way, and measured "
                   'on test images enhanced the same way. The row without enhancement is one trained on the low-quality images directly.']
-    from hqgnet_nb.baselines import table_rows
     if curves := _curves(out, facts): curves.savefig(out/'curves.png')
     return write_report(out/'report.html', 'Methods compared', run, table_rows(images) if numbers else None, images if numbers else None, cases, notes=notes,
                         ours=ours, versus=_words(table, ours), tables={'All measures': comparison_table(table)},
