@@ -87,7 +87,8 @@ def tidy(
     if img.ndim == 3 and img.shape[2] in (2, 4): img = img[..., :img.shape[2] - 1]      # alpha
     if img.ndim == 3 and img.shape[2] == 1: img = img[..., 0]
     if img.ndim not in (2, 3) or (img.ndim == 3 and img.shape[2] != 3) or 0 in img.shape:
-        raise ImageError(f'{path}: shape {img.shape} is neither grey (HxW) nor RGB (HxWx3); save one frame of it as PNG or TIFF')
+        what = f'{img.shape[2]} channels, which' if img.ndim == 3 and 0 not in img.shape else f'shape {img.shape}, which'
+        raise ImageError(f'{path}: {what} is neither grey (HxW) nor RGB (HxWx3); save what you need of it as PNG or TIFF')
     if img.dtype == bool: img = img.astype(np.uint8)*255
     if img.dtype.kind == 'f':
         if not np.isfinite(img).all(): raise ImageError(f'{path}: holds NaN or infinite values; replace them first')
@@ -137,6 +138,9 @@ def _from_tiff(path):
         plain = kind in ('RGB', 'MINISBLACK', 'MINISWHITE')
         if page.dtype == np.uint8 and not (plain and page.bitspersample == 8): return None
         if not plain: raise ImageError(f'{path}: {page.dtype} pixels of kind {kind}; save it as grey or RGB')
+        n, known = page.samplesperpixel, kind == 'RGB' or {1, 2} & set(page.extrasamples)                       # 1 and 2 say alpha
+        if n > 4 or n in (2, 4) and not known:                         # such as two stains: to leave one out would be a guess
+            raise ImageError(f'{path}: {n} channels, which is neither grey nor RGB, with alpha or without; save what you need of it as PNG or TIFF')
         img = page.asarray()
         bits = page.bitspersample
         if kind == 'MINISWHITE': img = 1 - img if img.dtype.kind == 'f' else img ^ img.dtype.type(2**bits - 1)

@@ -1,8 +1,8 @@
 """The demos in a real browser: in JupyterLab, in the app, and as a page without a kernel. Needs Chromium and the extra `dev`; skips, saying so, without"""
-import base64, contextlib, io, json, os, shutil, socket, subprocess, sys, time
+import base64, contextlib, functools, http.server, io, itertools, json, os, shutil, socket, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np
-import pytest
+import pytest, tifffile
 from PIL import Image
 
 CHROMIUM = os.environ.get('HQGNET_CHROMIUM') or next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -29,7 +29,8 @@ def browser():
 def page(browser):
     "A page that keeps what it logs and whom it asks; both are looked at in the end"
     context = browser.new_context(viewport=dict(width=1280, height=900), accept_downloads=True); page = context.new_page(); page.logs, page.asked = [], set()
-    page.on('console', lambda m: page.logs.append(m.text) if m.type == 'error' else None); page.on('pageerror', lambda e: page.logs.append(str(e)))
+    page.on('console', lambda m: page.logs.append(f'{m.text} {m.location["url"]}') if m.type == 'error' else None)
+    page.on('pageerror', lambda e: page.logs.append(str(e)))
     page.on('request', lambda r: page.asked.add(r.url.split('/')[2] if r.url.startswith('http') else r.url.split(':')[0]))
     yield page
     context.close()
@@ -43,9 +44,9 @@ def clean(page, *noise):
 def shoot(what, name):
     if SHOTS: Path(SHOTS).mkdir(parents=True, exist_ok=True); what.screenshot(path=str(Path(SHOTS)/f'{name}.png'))
 
-def pixels(demo):
-    "The picture on the canvas, as the visitor sees it"
-    url = demo.locator('.screen canvas').first.evaluate('c => c.toDataURL("image/png")')
+def pixels(demo, k=0):
+    "The picture on the k-th canvas, as the visitor sees it"
+    url = demo.locator('.screen canvas').nth(k).evaluate('c => c.toDataURL("image/png")')
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(',')[1]))).convert('RGB')).astype(int)
 
 def settled(demo, act, ms=60_000):
@@ -90,17 +91,50 @@ def upload(demo, page, tmp):
     p = phantom('fundus', 300, 99); write_image(tmp/'mine.png', to_uint(degrade(p['image'], sample_params('fundus', 99), p['fov'])))
     write_image(tmp/'good.png', to_uint(phantom('fundus', 150, 5)['image']))
     (tmp/'bad.png').write_bytes(b'no image at all'); (tmp/'huge.png').write_bytes(bytes(21_000_000))
+    Image.new('L', (8000, 8000)).save(tmp/'wide.png'); five = np.zeros((40, 50, 5), np.uint8)         # small files, large or strange images
+    for name, a in (('five.tif', five), ('two.tif', five[..., :2])): tifffile.imwrite(tmp/name, a, photometric='minisblack', planarconfig='contig')
+    tifffile.imwrite(tmp/'frames.tif', np.moveaxis(five, -1, 0), photometric='minisblack')
+    wrong = {'bad.png': 'cannot be read', 'huge.png': 'at most', 'wide.png': 'million pixels', 'five.tif': '5 channels', 'two.tif': '2 channels',
+             'frames.tif': '5 frames'}
     chooser, words = demo.locator('input[type=file]'), demo.locator('.words')
     mine = settled(demo, lambda: chooser.first.set_input_files(tmp/'mine.png')); assert mine.shape[:2] == (300, 300) and '300 x 300' in words.inner_text()
-    for name, word in (('bad.png', 'cannot be read'), ('huge.png', 'at most')):
-        chooser.first.set_input_files(tmp/name)
-        page.wait_for_function('([e, w]) => e.textContent.includes(w)', arg=[words.element_handle(), word], timeout=20_000)
-        assert 'Traceback' not in page.content() and str(tmp) not in words.inner_text()
-    n = demo.get_by_role('radio').count(); settled(demo, lambda: chooser.nth(1).set_input_files(tmp/'good.png'))
+    n, shown = demo.get_by_role('radio').count(), None
+    for (name, word), what in itertools.product(wrong.items(), (chooser.first, chooser.nth(1))):        # as the image, and as a guide
+        what.set_input_files(tmp/name)
+        loud = demo.get_by_role('alert').element_handle()
+        page.wait_for_function('([e, n, w]) => e.textContent.includes(n) && e.textContent.includes(w)', arg=[loud, name, word], timeout=20_000)
+        assert 'Traceback' not in page.content() and str(tmp) not in words.inner_text() and 'shape' not in words.inner_text()
+        shown = pixels(demo) if shown is None else shown                     # one answer after another: by the first error the picture is complete
+    assert (pixels(demo) == shown).all() and demo.get_by_role('radio').count() == n, 'what cannot be shown changes nothing'
+    settled(demo, lambda: chooser.nth(1).set_input_files(tmp/'good.png'))
     assert demo.get_by_role('radio').count() == n + 1, 'a guide of one\'s own'
     demo.get_by_role('button', name='Save').focus()
     with page.expect_download(timeout=60_000) as first: page.keyboard.press('Enter')
     path = tmp/'saved.png'; first.value.save_as(path); assert np.asarray(Image.open(path)).shape == (300, 300, 3)
+
+def linked(compare, page):
+    "One key, wheel or drag, and all pictures show another part, the same of each"
+    compare.locator('.tiles').focus(); page.wait_for_timeout(500); n = compare.locator('.screen canvas').count(); assert n >= 4
+    screens, key = compare.locator('.screen'), page.keyboard.press; zoom = lambda: float(compare.get_attribute('data-zoom'))
+    def moved(act, how):
+        was = [pixels(compare, k) for k in range(n)]; act(); page.wait_for_timeout(300); now = [pixels(compare, k) for k in range(n)]
+        assert all((a != b).any() for a, b in zip(was, now)), how
+        return now
+    whole = [pixels(compare, k) for k in range(n)]
+    moved(lambda: key('+'), 'a key enlarges'); assert zoom() > 1
+    screens.nth(1).scroll_into_view_if_needed(); box = screens.nth(1).bounding_box(); x, y = box['x'] + box['width']/2, box['y'] + box['height']/2
+    page.mouse.move(x, y); moved(lambda: [page.mouse.wheel(0, -100) for _ in range(6)], 'the wheel over one picture enlarges all'); assert zoom() > 2
+    moved(lambda: key('ArrowLeft'), 'an arrow moves')
+    def drag(): page.mouse.down(); page.mouse.move(x + box['width']/4, y + box['height']/5, steps=3); page.mouse.up()
+    part = moved(drag, 'a drag moves')
+    h, w = whole[0].shape[:2]; best = []
+    for a, b in zip(whole, part):                                    # where in the whole the part lies, for each picture
+        small = np.asarray(Image.fromarray(b.astype(np.uint8)).resize((round(w/zoom()), round(h/zoom())), Image.BOX)).mean(-1)
+        views = np.lib.stride_tricks.sliding_window_view(a.mean(-1), small.shape)[::2, ::2]; d = ((views - small)**2).mean((2, 3))
+        best.append(np.unravel_index(d.argmin(), d.shape))
+    assert np.ptp(best, axis=0).max() <= 2, ('the same part of each', best)
+    key('0'); page.wait_for_timeout(300); assert zoom() == 1 and all((pixels(compare, k) == p).all() for k, p in enumerate(whole)), 'zero shows all'
+    zooms = compare.get_by_role('slider', name='Zoom'); zooms.focus(); moved(lambda: key('End'), 'the slider too'); assert zoom() == 16; zooms.press('Home')
 
 def test_app(page, tmp_path):
     for k in range(2): write_image(tmp_path/f'guides/{k}.png', to_uint(phantom('fundus', 120, 7100 + k)['image']))
@@ -112,8 +146,7 @@ def test_app(page, tmp_path):
         assert left_out.count() == 1 and str(tmp_path) not in left_out.inner_text(), 'a bad guide does not end the page'
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('structure')); shoot(demo, 'strength')
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'app')
-        compare = page.locator('.hqgnet[aria-label*=compare]'); compare.locator('.tiles').focus(); page.wait_for_timeout(500); was = pixels(compare)
-        page.keyboard.press('+'); page.wait_for_timeout(300); assert float(compare.get_attribute('data-zoom')) > 1 and (pixels(compare) != was).any()
+        compare = page.locator('.hqgnet[aria-label*=compare]'); linked(compare, page)
         spoil = page.locator('.hqgnet[aria-label*=degrade]'); n = int(spoil.get_attribute('data-drawn')); spoil.get_by_role('checkbox').first.click()
         page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n], timeout=20_000)
         spoil.locator('summary').first.click(); dial, value = spoil.locator('input[type=range]').first, spoil.locator('output').first
@@ -151,18 +184,61 @@ def lab(folder):
         yield f'http://127.0.0.1:{port}'
     finally: p.terminate(); p.wait(20)
 
-def test_jupyterlab(page, tmp_path):
-    (tmp_path/'work').mkdir()
-    source = "from hqgnet_nb.widgets import strength_demo\nstrength_demo('fundus-tiny')"
+@contextlib.contextmanager
+def run_in_lab(page, folder, source):
+    "A notebook of one cell, opened in JupyterLab and run"
+    (folder/'work').mkdir()
     cell = dict(cell_type='code', id='demo', execution_count=None, metadata={}, outputs=[], source=source)
     meta = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
-    (tmp_path/'work/demo.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=meta, nbformat=4, nbformat_minor=5)))
-    with lab(tmp_path) as address:
+    (folder/'work/demo.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=meta, nbformat=4, nbformat_minor=5)))
+    with lab(folder) as address:
         page.goto(f'{address}/doc/tree/demo.ipynb'); page.locator('.jp-CodeCell .cm-content').first.click(timeout=90_000)
         page.wait_for_timeout(1500); page.keyboard.press('Shift+Enter')
         if (ask := page.get_by_role('button', name='No')).count(): ask.first.click()      # news, no
+        yield
+
+def test_jupyterlab(page, tmp_path):
+    with run_in_lab(page, tmp_path, "from hqgnet_nb.widgets import strength_demo\nstrength_demo('fundus-tiny')"):
         demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'lab')
         clean(page, 'favicon', 'workspaces', 'translations')
+
+TRAINING = """
+from IPython.display import display
+from hqgnet_nb.data import unpaired_dls
+from hqgnet_nb.degrade import degrade, sample_params
+from hqgnet_nb.generator import HQGNet
+from hqgnet_nb.learner import HQGLearner
+from hqgnet_nb.losses import n_style
+from hqgnet_nb.phantoms import phantom
+from hqgnet_nb.widgets import training_monitor
+import hqgnet_nb.train
+some = [phantom('fundus', 72, s) for s in range(8)]
+dls = unpaired_dls([degrade(q['image'], sample_params('fundus', s), q['fov']) for s, q in enumerate(some[:4])], [q['image'] for q in some[4:]], 64, 2, 0)
+watch = training_monitor(every=2); display(watch.show())
+learn = HQGLearner(dls, net=HQGNet(3, (4, 8, 8, 8), (4, 4, 8, 8), n_probe=n_style(3)), seed=0, cbs=watch); learn.remove_cb(learn.progress)
+learn.train_for(steps=STEPS, valid_every=STEPS//3)
+"""
+
+def test_training_monitor(page, tmp_path):
+    "Losses and pictures come while the kernel is busy with the training, and all of them are there in the end"
+    steps = 90
+    with run_in_lab(page, tmp_path, TRAINING.replace('STEPS', str(steps))):
+        view = page.locator('.hqgnet[aria-label*=monitor]'); view.wait_for(timeout=120_000); losses = view.locator('canvas').first
+        count, said = lambda: int(view.get_attribute('data-points') or 0), lambda: view.get_by_role('status').inner_text()
+        seen, faces, t = [], [], time.monotonic()
+        while 'ended' not in said():
+            assert time.monotonic() - t < 120, ('the training does not end', said(), count())
+            if count() > (seen[-1] if seen else 0): seen.append(count())
+            if (text := view.locator('figcaption').inner_text()) and text not in [f for f, _ in faces]: faces.append((text, pixels(view)))
+            page.wait_for_timeout(100)
+        assert len(seen) >= 3, ('curves grow while it trains', seen)
+        assert len(faces) >= 2 and all(text.startswith('step ') and 'input, enhanced' in text for text, _ in faces), [f for f, _ in faces]
+        assert (faces[0][1] != faces[-1][1]).any() and faces[0][1].std() > 5, 'the same images, as they are enhanced by then'
+        page.wait_for_timeout(500); names = view.locator('.key span').count()
+        assert f'step {steps}' in said() and names >= 4 and count() == names*steps//2, ('all the points', count(), names)
+        inked = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, k) => k % 4 === 3 && v).length"
+        assert losses.evaluate(inked) > 2000, 'curves are drawn'
+        told(view); shoot(view, 'monitor'); clean(page, 'favicon', 'workspaces', 'translations')
 
 STAND_IN = """([setup, pictures]) => {
   const bytes = pictures.map(p => new DataView(Uint8Array.from(atob(p), c => c.charCodeAt(0)).buffer)), real = window.createImageBitmap;
@@ -209,3 +285,16 @@ def test_without_a_kernel(page, tmp_path):
         page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(200); shoot(page, f'still_{width}')
         assert page.evaluate('document.documentElement.scrollWidth') <= width, 'no wider than the screen'
     clean(page)
+
+def test_the_site_has_a_demo_that_moves(page):
+    "The page of the built site, as a server gives it: keys, mouse, guide, map and split, and no kernel"
+    site = Path(__file__).resolve().parent.parent/'_docs'
+    if not (site/'_static/demo/data.js').exists(): pytest.skip("no site with a demo in _docs: 'make docs' builds it")
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            page.goto(f'http://127.0.0.1:{server.server_port}/demo.html'); demo = page.locator('.hqgnet'); use(demo, page); shoot(page, 'site')
+            clean(page, 'favicon')
+        finally: server.shutdown()

@@ -188,11 +188,16 @@ function monitor(model, root) {
   const lines = {}, colours = ['#0b5cad', '#d55e00', '#009e73', '#a0408c', '#8a6d00', '#555555'];
   const draw = () => {
     const g = canvas.getContext('2d'), all = Object.values(lines).flat(); g.clearRect(0, 0, 900, 320); if (!all.length) return;
-    const x1 = Math.max(...all.map(p => p[0]), 1), ys = all.map(p => Math.log10(Math.max(p[1], 1e-4))), lo = Math.min(...ys), hi = Math.max(...ys, lo + .1);
-    const at = ([s, v]) => [50 + 840*s/x1, 300 - 280*(Math.log10(Math.max(v, 1e-4)) - lo)/(hi - lo)]; g.font = '14px sans-serif'; g.lineWidth = 2;
-    g.fillStyle = '#444'; g.fillText((10**hi).toPrecision(2), 2, 24); g.fillText((10**lo).toPrecision(2), 2, 302); g.fillText(`step ${x1}`, 820, 318);
-    Object.values(lines).forEach((l, k) => { g.strokeStyle = colours[k % 6]; g.beginPath(); l.forEach((p, i) => g[i ? 'lineTo' : 'moveTo'](...at(p))); g.stroke(); });
-    key.replaceChildren(...Object.entries(lines).map(([n, l], k) => make('span', {}, make('i', {style: `background: ${colours[k % 6]}`}), `${n} ${l.at(-1)[1].toPrecision(3)}`)));
+    const there = p => p[1] > 1e-4, ys = all.filter(there).map(p => Math.log10(p[1]));              // a logarithm has no place for less: the curve has a gap there
+    const x1 = Math.max(...all.map(p => p[0]), 1), lo = ys.length ? Math.min(...ys) : 0, hi = Math.max(...ys, lo + .1);
+    const at = ([s, v]) => [50 + 840*s/x1, 300 - 280*(Math.log10(v) - lo)/(hi - lo)]; g.font = '14px sans-serif'; g.lineWidth = 2;
+    g.fillStyle = '#444'; g.fillText((10**hi).toPrecision(2), 2, 24); g.fillText((10**lo).toPrecision(2), 2, 302); g.fillText(`step ${x1}`, 820, 316);
+    Object.values(lines).forEach((l, k) => {                                                        // more curves than colours: the others are dashed
+      g.strokeStyle = colours[k % 6]; g.setLineDash([[], [8, 4], [2, 3]][Math.floor(k/6) % 3]); g.beginPath();
+      l.forEach((p, i) => { if (there(p)) g[i && there(l[i - 1]) ? 'lineTo' : 'moveTo'](...at(p)); }); g.stroke();
+    });
+    const mark = k => { const c = colours[k % 6], n = [0, 4, 2][Math.floor(k/6) % 3]; return n ? `repeating-linear-gradient(90deg, ${c} 0 ${n}px, #fff ${n}px ${1.5*n}px)` : c; };
+    key.replaceChildren(...Object.entries(lines).map(([n, l], k) => make('span', {}, make('i', {style: `background: ${mark(k)}`}), `${n} ${l.at(-1)[1].toPrecision(3)}`)));
     root.dataset.points = all.length;
   };
   root.append(canvas, key, box); canvas.style.maxWidth = '100%'; const say = words(root);
