@@ -20,14 +20,21 @@ def split(source):
     marks = [re.match(r'#\s?\|\s*(.+?)\s*$', l) for l in lines]
     return [m[1].replace(': ', ':') for m in marks if m], '\n'.join(l for l, m in zip(lines, marks) if not m).strip('\n')
 
+def linked(source, names):
+    "Markdown whose tables' `module.name` and `module.name.part` lead to the library's pages, where `names` has the full name of it"
+    def link(m): return f'{{py:obj}}`{m[0][1:-1]} <{names[m[1]]}>`' if m[1] in names else m[0]
+    return '\n'.join(re.sub(r'`(\w+\.\w+)(?:\.\w+)*`', link, l) if l.startswith('|') else l for l in source.split('\n'))
+
 def notebook(path, exported):
     "The notebook for the site; `exported` gives for the id of a cell the (name, full name) of what it exports"
+    known = {full.removeprefix('hqgnet_nb.'): full for cell in exported.values() for _, full in cell}
     nb, cells = json.loads(path.read_text(encoding='utf-8')), []
     note = lambda id, text: cells.append(dict(cell_type='markdown', id=id, metadata={}, source=text))
     for c in nb['cells']:
         source = ''.join(c['source'])
         if c['cell_type'] != 'code':
-            if c['cell_type'] == 'markdown': cells.append(c | dict(source=source.replace('](index.ipynb)', '](../index.md)')))       # the landing page
+            source = linked(source.replace('](index.ipynb)', '](../index.md)'), known)           # the landing page
+            if c['cell_type'] == 'markdown': cells.append(c | dict(source=source))
             continue
         marks, source = split(source)
         names = exported.get(c['id'], [])
