@@ -1,5 +1,5 @@
 """Facts about the project that no notebook shows: metadata, licence, cards, the sample, paths."""
-import hashlib, importlib, importlib.metadata as md, os, re, shutil, subprocess, sys
+import hashlib, importlib, importlib.metadata as md, json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest, yaml
@@ -95,6 +95,28 @@ def test_every_notebook_has_its_module_and_number(root):
         for other in re.findall(r'^\s*from (?:\.|hqgnet_nb\.)(\w+) import', mod.read_text(), re.M):
             if stems[other] >= stems[mod.stem]: bad.append(f'{stems[mod.stem]} imports {stems[other]}')
     assert bad == []
+
+def reading(path):
+    "Minutes to read and do a notebook: words, lines of code that are shown, exercises, which each have a folded answer"
+    minutes = 0
+    for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+        source = ''.join(c['source'])
+        if c['cell_type'] == 'markdown': minutes += len(source.split())/180 + 8*source.count('<summary>')
+        elif not re.search(r'^#\|\s*(hide|echo)', source, re.M): minutes += sum(bool(l.strip()) and not l.startswith('#|') for l in source.splitlines())/20
+    return minutes
+
+def test_the_index_lists_every_notebook_and_says_how_long_it_takes(root):
+    "To 5 minutes, so that an edit does not ask for another; the sums that it states are those of the list"
+    text = '\n'.join(''.join(c['source']) for c in json.loads((root/'nbs/index.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown')
+    rows = re.findall(r'^\| (\[\d.*) \|.*\| ([\d, ]+) \|$', text, re.M)
+    said = {n: int(t) for names, times in rows for n, t in zip(re.findall(r'\((\w+)\.ipynb\)', names), times.split(','), strict=True)}
+    assert sorted(said) == sorted(p.stem for p in (root/'nbs').glob('[0-9]*.ipynb'))
+    counted = {n: reading(root/f'nbs/{n}.ipynb') for n in said}
+    assert {n: (t, round(counted[n])) for n, t in said.items() if abs(t - counted[n]) > 5} == {}
+    by_number, hours = {n.split('_')[0]: t for n, t in said.items()}, lambda s: float(s.replace('½', '.5'))
+    paths = re.findall(r'^- \*[^*]+\* \(about ([\d½]+) hours\): (.*)$', text, re.M); assert len(paths) == 3
+    for told, steps in [*paths, (re.search(r'(\d+) hours in all', text)[1], ' → '.join(by_number))]:
+        assert abs(hours(told) - sum(by_number[k] for k in steps.split(' → '))/60) <= .5, (told, steps)
 
 def test_makefile_wants_python_3_11(root, tmp_path):
     "Without a Python that is new enough there is one clear line, and no environment is left behind"

@@ -1,6 +1,9 @@
 """A training that is killed goes on where its last checkpoint left it, and ends in the same bits."""
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 import pytest
+from hqgnet_nb.core import UserError, list_images
+from hqgnet_nb.generator import load_net
+from hqgnet_nb.train import train_folders
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'MPLBACKEND': 'Agg', 'PYTHONUNBUFFERED': '1'}
 STEPS = 30                        # validations, and with them checkpoints, come every 20 steps: a kill after the first leaves work to do
@@ -62,3 +65,15 @@ def test_ctrl_c_keeps_a_checkpoint_to_go_on_from(eyes, whole, tmp_path):
     assert 'stopped at step' in err.splitlines()[-1] and '--resume' in err.splitlines()[-1] and not (run/'model.safetensors').exists()
     done(start(*command(eyes, run, '--resume')))
     assert (run/"model.safetensors").read_bytes() == (whole/"model.safetensors").read_bytes(), "not a bit is lost"
+
+def test_other_folders_are_no_resumption(eyes, tmp_path):
+    "Folders that were swapped are refused, the same images elsewhere are not; a choice of weights stays until another is asked for"
+    bad, good = list_images(eyes/'lq')[:5], list_images(eyes/'hq/images')[:5]           # as many of each: numbers alone do not tell
+    again = dict(out=tmp_path/'run', size=32, valid_lq=bad[:1], bar=False, device='cpu')
+    train_folders(bad, good, steps=3, choose='rule', **again)
+    with pytest.raises(UserError) as e: train_folders(good, bad, steps=5, resume=True, **again)
+    said = str(e.value); assert 'lq_files=' in said and 'hq_files=' in said and 'valid' not in said and 'give the same' in said
+    shutil.copytree(eyes/'lq', tmp_path/'moved')
+    for steps, choose, kept in ((4, None, 'rule'), (5, 'last', 'last'), (6, None, 'last')):
+        learn = train_folders(list_images(tmp_path/'moved')[:5], good, steps=steps, resume=True, choose=choose, **again)
+        assert learn.choose == load_net(tmp_path/'run')[1]['choose'] == kept, (choose, kept)
