@@ -2,7 +2,8 @@
 
 Needs HQGNET_DATA, and what bench/results.py left: the frozen segmenters, and the rivals for their rows. Unpaired images are those of bench/real.py. Masked
 LQ images: DRIVE's 20, degraded, in four folds; for cornea and endoscopy the LQ images to learn from, tested on the test part. The game is the same for all
-solvers up to the moment when the task joins in (two fifths of the minutes), so that part is trained once. Every row ends by training the same segmenter on
+solvers up to the moment when the task joins in (two fifths of the minutes), so that part is trained once; it begins with the weights that come with the library
+(`--init none`: from nothing). Every row ends by training the same segmenter on
 the same masked images, enhanced its way, and measures it on test images enhanced the same way. Beside it: a segmenter that was trained on clean images and
 frozen, and a task that no row was trained for: finding the reference's points again, as a registration of two visits would. A line of --out is one test
 image of one row, fold and seed; what is there is not run again."""
@@ -15,7 +16,7 @@ from fastai.callback.core import Callback
 from hqgnet_nb.baselines import BASELINES
 from hqgnet_nb.bilevel import BiLevel, SOLVERS
 from hqgnet_nb.compare import fit_method, slug
-from hqgnet_nb.core import fov_mask, list_images, luma, read_image, read_mask, resize, to_float, to_tensor, to_uint
+from hqgnet_nb.core import fov_mask, list_images, luma, read_image, read_mask, resize, set_seed, to_float, to_tensor, to_uint
 from hqgnet_nb.data import patient, unpaired_dls
 from hqgnet_nb.enhance import Enhancer
 from hqgnet_nb.generator import save_net
@@ -23,7 +24,7 @@ from hqgnet_nb.learner import HQGLearner
 from hqgnet_nb.metrics import score
 from hqgnet_nb.segmenter import Segmenter, segmentation_scores
 from hqgnet_nb.tasks import TaskData, find_targets, make_task, refit_task
-import hqgnet_nb.train          # noqa: F401  gives a learner train_for
+from hqgnet_nb.train import LR_BEGUN, begin_from
 sys.path.insert(0, str(Path(__file__).parent))
 from real import digits, prepare
 from results import gather, sequence
@@ -42,6 +43,10 @@ def folds(kind, work, n=4):
     fold = {g: k % n for k, g in enumerate(names)}
     return [([f for f in files if fold[patient(f)] != k], [f for f in files if fold[patient(f)] == k], work/'drive_ref', k) for k in range(n)]
 
+def label(name, init):
+    "What a row is called"
+    return name if name in BASELINES or name in RIVALS else f'HQG-Net, {name}' + ('' if init else ', from nothing')
+
 class Halt(Callback):
     "Ends a training at a share of its budget, with a checkpoint"
     order = 79
@@ -49,27 +54,29 @@ class Halt(Callback):
     def after_batch(self):
         if self.training and self.budget.frac >= self.at: self.learn.stop_asked = True
 
-def learner(work, out, seed, cbs):
-    learn = HQGLearner(unpaired_dls(work/'lq', work/'hq', SIZE, 4, seed), out=out, seed=seed, cbs=cbs); learn.remove_cb(learn.progress); return learn
+def learner(work, out, seed, cbs, init):
+    dls = unpaired_dls(work/'lq', work/'hq', SIZE, 4, seed); set_seed(seed)
+    begun = dict(net=begin_from(init, 'tiny', dls.channels)[0], lr=LR_BEGUN) if init else {}
+    learn = HQGLearner(dls, out=out, seed=seed, cbs=cbs, **begun); learn.remove_cb(learn.progress); return learn
 
-def enhancer(work, out, seed, minutes, solver=None, data=None, task=None):
+def enhancer(work, out, seed, minutes, solver=None, data=None, task=None, init=None):
     "HQG-Net trained with a solver from the shared beginning on; (image -> image, facts)"
     go = lambda learn: learn.train_for(minutes=minutes, valid_every=100, timer=time.process_time)
     if not (out/'config.json').is_file():
-        begin = work/'bilevel'/f'begin_{seed}_{minutes:g}'/'begin.pt'
+        begin = out.parent/f'begin_{seed}_{minutes:g}'/'begin.pt'
         if not begin.is_file():
-            learn = learner(work, begin.parent, seed, [Halt(WARMUP)])
+            learn = learner(work, begin.parent, seed, [Halt(WARMUP)], init)
             try: go(learn)
             except KeyboardInterrupt:
                 if learn.elapsed() < WARMUP*60*minutes: raise
             (begin.parent/'checkpoint.pt').rename(begin)           # whole, and not that of a command that was stopped
         bi = BiLevel(make_task(task, seed=seed), data, solver, warmup=WARMUP) if solver != 'none' else None
-        out.mkdir(parents=True, exist_ok=True); learn = learner(work, out, seed, [bi] if bi else [])
+        out.mkdir(parents=True, exist_ok=True); learn = learner(work, out, seed, [bi] if bi else [], init)
         learn.load(out/'checkpoint.pt' if (out/'checkpoint.pt').is_file() else begin); go(learn)
         save_net(learn.best_net(), out, size=SIZE, steps=learn.game.step, seconds=round(learn.elapsed()), task_seconds=round(bi.seconds) if bi else 0)
     e = Enhancer.load(out, 'cpu'); return e.enhance, {k: e.config[k] for k in ('seconds', 'task_seconds', 'steps')}
 
-def rows_of(kind, work, seed, minutes, masked, fold, names):
+def rows_of(kind, work, seed, minutes, masked, fold, names, init):
     "(name, image -> image, facts) of each row"
     plan = dict(lq=work/'lq', hq=work/'hq', lq_ref=None, size=SIZE, steps=None, minutes=minutes, device='cpu')
     found = find_targets(masked, work/('mask' if kind == 'fundus' else 'seg_mask'))
@@ -81,8 +88,8 @@ def rows_of(kind, work, seed, minutes, masked, fold, names):
             yield name, *fit_method(name, plan, seed, folder)
         else:
             data = [TaskData(found, make_task(TASK[kind]), SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=seed)]
-            out = work/'bilevel'/f'{name}_{seed}_{minutes:g}' if name == 'none' else work/'bilevel'/f'{name}_{seed}_{fold}_{minutes:g}'
-            yield f'HQG-Net, {name}', *enhancer(work, out, seed, minutes, name, data, TASK[kind])
+            out = work/('begun' if init else 'bilevel')/(f'{name}_{seed}_{minutes:g}' if name == 'none' else f'{name}_{seed}_{fold}_{minutes:g}')
+            yield label(name, init), *enhancer(work, out, seed, minutes, name, data, TASK[kind], init)
 
 def points_found(x, ref, fov, near=2.):
     "Share of the reference's SIFT points inside the field of view whose best match in `x` lies within `near` pixels of them; both at one size and place"
@@ -117,20 +124,21 @@ def main():
     p.add_argument('--data', default=','.join(TASK)); p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS]))
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--seeds', default='0', help='comma-separated')
     p.add_argument('--refit', type=int, default=400, help='steps of each segmenter'); p.add_argument('--folds', default='0,1,2,3', help='of the fundus')
+    p.add_argument('--init', help="weights to begin with; 'none': from nothing; default: those of the library for the data")
     p.add_argument('--out', type=Path, default=Path('nbs/results/downstream.csv')); p.add_argument('--work', type=Path, default=Path('runs/real'))
     if len(sys.argv) == 1: p.print_usage(); sys.exit(0)
     a = p.parse_args(); torch.set_num_threads(1)
     if 'HQGNET_DATA' not in os.environ: sys.exit('downstream: set HQGNET_DATA to the folder of the real images first')
     root = Path(os.environ['HQGNET_DATA']); a.out.parent.mkdir(parents=True, exist_ok=True)
     done = {(r['data'], r['row'], r['seed'], r['fold']) for r in csv.DictReader(open(a.out))} if a.out.exists() else set()
-    label = lambda n: n if n in BASELINES or n in RIVALS else f'HQG-Net, {n}'
     for kind in a.data.split(','):
         work = a.work/f'{kind}_128'; prepare(kind, root, work, SIZE); gather(kind, root, work, False)
+        init = None if a.init == 'none' else a.init or f'{kind}-tiny'
         for seed in map(int, a.seeds.split(',')):
             for k, (masked, test, refs, judge) in enumerate(folds(kind, work)):
                 if kind == 'fundus' and str(k) not in a.folds.split(','): continue
-                left = [n for n in a.rows.split(',') if (kind, label(n), str(seed), str(k)) not in done]
-                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left):
+                left = [n for n in a.rows.split(',') if (kind, label(n, init), str(seed), str(k)) not in done]
+                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left, init):
                     frozen = Segmenter.load(work/'compare'/f'segmenter_{judge}.safetensors')
                     rows = list(measure(kind, work, method, masked, test, refs, frozen, seed, a.refit))
                     new = not a.out.exists()

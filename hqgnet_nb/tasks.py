@@ -8,6 +8,7 @@ __all__ = ['TASKS', 'Segmentation', 'whole', 'Grading', 'table_grades', 'make_ta
 
 # %% ../nbs/13_tasks.ipynb #98048534
 import contextlib, csv, importlib, math
+from collections import Counter
 from functools import partial
 from pathlib import Path
 import numpy as np
@@ -151,8 +152,7 @@ def find_targets(
     else:
         masks = list_images(targets)
         for what, names in (('masks', masks), ('images', files)):
-            seen = [Path(f).stem for f in names]
-            if twice := next((s for s in seen if seen.count(s) > 1), None):
+            if twice := next((s for s, n in Counter(Path(f).stem for f in names).items() if n > 1), None):
                 raise UserError(f'{targets}: two {what} are named {twice!r}; give each its own name')
         known = {m.stem: m for m in masks}; known = {f: known.get(Path(f).stem) for f in files}
     return {f: t for f, t in known.items() if t is not None and t != Path(f)}

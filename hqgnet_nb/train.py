@@ -142,6 +142,7 @@ class KeepBest(Callback):
     def after_validate(self):
         last = self.history.rows[-1] if self.learn.fitting and self.history.rows else {}
         if last.get('split') != 'valid' or last['step'] != self.game.step or 'score' not in last: return
+        if any(getattr(cb, 'waits', False) for cb in self.learn.cbs): return       # a task that is still to join in (14)
         if self.learn.best is None or last['score'] < self.learn.best['score']:
             self.learn.best = dict(step=last['step'], score=last['score'], net={k: v.clone() for k, v in self.ema.net.state_dict().items()})
         elif self.patience and self.waited() >= self.patience: self.budget.over = True
