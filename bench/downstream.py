@@ -31,7 +31,7 @@ from results import gather, sequence
 
 TASK = dict(fundus='vessels', cornea='nerves', endoscopy='polyps')
 GROUP = dict(fundus=patient, cornea=lambda f: str(int(digits(f))//40), endoscopy=sequence)
-RIVALS = ('one-sided GAN', 'CycleGAN', 'StillGAN-style')
+RIVALS = ('one-sided GAN', 'CycleGAN', 'StillGAN-style', 'paired ceiling')
 WARMUP, SIZE = .4, 128
 FIELDS = ['data', 'row', 'seed', 'fold', 'name', 'group', 'refit_dice', 'refit_cldice', 'refit_auc', 'refit_sensitivity', 'frozen_dice',
           'frozen_cldice', 'frozen_auc', 'points', 'ssim', 'structure', 'filter_auc', 'seconds', 'task_seconds', 'steps']
@@ -76,16 +76,16 @@ def enhancer(work, out, seed, minutes, solver=None, data=None, task=None, init=N
         save_net(learn.best_net(), out, size=SIZE, steps=learn.game.step, seconds=round(learn.elapsed()), task_seconds=round(bi.seconds) if bi else 0)
     e = Enhancer.load(out, 'cpu'); return e.enhance, {k: e.config[k] for k in ('seconds', 'task_seconds', 'steps')}
 
-def rows_of(kind, work, seed, minutes, masked, fold, names, init):
+def rows_of(kind, work, seed, minutes, masked, fold, names, init, rivals):
     "(name, image -> image, facts) of each row"
     plan = dict(lq=work/'lq', hq=work/'hq', lq_ref=None, size=SIZE, steps=None, minutes=minutes, device='cpu')
     found = find_targets(masked, work/('mask' if kind == 'fundus' else 'seg_mask'))
     for name in names:
         if name in BASELINES: yield name, fit_method(name, plan, seed, work)[0], {}
         elif name in RIVALS:
-            folder = work/'compare'/'runs'/f'{slug(name)}_{seed}'
+            folder = work/'compare'/'runs'/f'{slug(name)}_{rivals}'
             if not (folder/'rival.json').is_file(): print(f'{kind}: no training of {name} in {folder}; run bench/results.py first', flush=True); continue
-            yield name, *fit_method(name, plan, seed, folder)
+            yield name, *fit_method(name, plan, rivals, folder)
         else:
             data = [TaskData(found, make_task(TASK[kind]), SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=seed)]
             out = work/('begun' if init else 'bilevel')/(f'{name}_{seed}_{minutes:g}' if name == 'none' else f'{name}_{seed}_{fold}_{minutes:g}')
@@ -125,6 +125,7 @@ def main():
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--seeds', default='0', help='comma-separated')
     p.add_argument('--refit', type=int, default=400, help='steps of each segmenter'); p.add_argument('--folds', default='0,1,2,3', help='of the fundus')
     p.add_argument('--init', help="weights to begin with; 'none': from nothing; default: those of the library for the data")
+    p.add_argument('--rivals', type=int, help='seed of the trainings of bench/results.py that the rivals\' rows take; default: that of the row')
     p.add_argument('--out', type=Path, default=Path('nbs/results/downstream.csv')); p.add_argument('--work', type=Path, default=Path('runs/real'))
     if len(sys.argv) == 1: p.print_usage(); sys.exit(0)
     a = p.parse_args(); torch.set_num_threads(1)
@@ -138,7 +139,7 @@ def main():
             for k, (masked, test, refs, judge) in enumerate(folds(kind, work)):
                 if kind == 'fundus' and str(k) not in a.folds.split(','): continue
                 left = [n for n in a.rows.split(',') if (kind, label(n, init), str(seed), str(k)) not in done]
-                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left, init):
+                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left, init, seed if a.rivals is None else a.rivals):
                     frozen = Segmenter.load(work/'compare'/f'segmenter_{judge}.safetensors')
                     rows = list(measure(kind, work, method, masked, test, refs, frozen, seed, a.refit))
                     new = not a.out.exists()
