@@ -126,16 +126,16 @@ class BiLevel(Callback):
         task, # an `nn.Module` with `loss`, see `make_task`
         data, # list of `TaskData`; or a function of the learner that returns one
         solver='unrolled', # one of `SOLVERS`
-        weight=5., # of the task's loss beside the others
+        weight=20., # of the task's loss beside the others
         steps=3, # T: how far `unrolled` looks ahead
         terms=5, # K of `implicit`
         damping=.1, # of `implicit`
         trust=3., # how long the part of the hypergradient that goes by training may be, in lengths of the direct part; None: as long as it is
         lr=3e-3, # Adam's rate for the task
         warmup=.4, # share of the budget before the task joins in
-        every=2, # steps between two turns of the task
+        every=1, # steps between two turns of the task
         own=2, # steps that the task takes in a turn, each on other images
-        bs=2, # images of each level in a turn
+        bs=4, # images of each level in a turn
         first=40, # steps that the task takes before its first turn
         name=None, # of the task, for the run's settings
     ):
@@ -263,7 +263,7 @@ def task_callback(
     solver='unrolled', # one of `SOLVERS`
     seed=0, # of weights of the task that are drawn from torch's own generator
     group=None, # as for `TaskData`
-    weight=5., # of the task's loss beside the others, as for `BiLevel`
+    weight=20., # of the task's loss beside the others, as for `BiLevel`
     **arguments, # of the task
 ) -> BiLevel: # for the `cbs` of `train_folders`; its settings know the files of targets
     "The callback of a task by its name; `UserError` for a task, a solver or targets that are not there [our reading]"

@@ -462,7 +462,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('--hq-masks', type=Path, metavar='DIR', help='masks of --hq, carried over to spoiled copies')
     c.add_argument('--solver', choices=['none', 'joint', 'alternating', 'unrolled', 'implicit'],
                    help='how the task steers the enhancer, see notebook 14; none: it is learned afterwards; default with --task: unrolled')
-    c.add_argument('--task-weight', type=number(float, 0), metavar='W', help="of the task's loss beside the enhancer's own; default: 5")
+    c.add_argument('--task-weight', type=number(float, 0), metavar='W', help="of the task's loss beside the enhancer's own; default: 20")
     c.add_argument('--task-steps', type=number(int, 1), metavar='N', help="of the task's own training in the end, on enhanced images; default: 300")
     c.add_argument('--crop', action='store_true', help='cut the black borders off all of these images')
     c.add_argument('--group', metavar='patient|number|CSV',
