@@ -226,9 +226,11 @@ class BiLevel(Callback):
             self.learn_task(self.loss(x, fov, t))
         (xl, fl, tl), (xu, fu, tu) = self.draw('lower', self.turn), self.draw('upper', self.turn)
         out = self.enhanced(torch.cat([xl, xu]), torch.cat([fl, fu])); images = [u.detach() for u in out.split(len(xl))]
-        if self.solver != 'joint' and self.own: self.learn_task(self.loss(images[0], fl, tl))
+        seen = {}                                              # for the log: another look would cost a pass through the task
+        def asked(name, k, fov, t, th, ph=None): v = self.loss(th[k], fov, t, ph); seen[name] = v.detach(); return v
         theta, phi = [u.clone().requires_grad_() for u in images], self.phi
-        lower, upper = lambda th, ph: self.loss(th[0], fl, tl, ph), lambda th, ph: self.loss(th[1], fu, tu, ph)
+        lower, upper = partial(asked, 'task_fit', 0, fl, tl), partial(asked, 'task', 1, fu, tu)
+        if self.solver != 'joint' and self.own: self.learn_task(lower(images))
         scale, tries = self.scale() if self.solver in ('unrolled', 'implicit') else None, 4 if self.steep is None else 1
         told = {} if self.steep is None else dict(steep=[v.to(out.device) for v in self.steep])
         d = hypergradient(self.solver, upper, lower, theta, phi, lr=self.lr, scale=scale, tries=tries, told=told, **self.ahead)
@@ -237,8 +239,7 @@ class BiLevel(Callback):
             raise NotFinite(f'step {self.game.step}: the hypergradient of the task is not finite; give a smaller weight, or another solver')
         scaler = self.game.scalers[0]; out.backward(torch.cat(d)*(self.weight*(scaler.get_scale() if scaler.is_enabled() else 1.)))
         if self.solver == 'joint': self.learn_task(self.loss(images[0], fl, tl) + self.loss(images[1], fu, tu))
-        told = {k: out.new_tensor(v) for k, v in told.items()}
-        with torch.no_grad(): self.game.parts |= self.game.agreed(dict(task=self.loss(images[1], fu, tu), task_fit=self.loss(images[0], fl, tl), **told))
+        self.game.parts |= self.game.agreed(seen | {k: out.new_tensor(v) for k, v in told.items()})
 
 # %% ../nbs/14_bilevel.ipynb #9c847655
 def task_data(

@@ -313,7 +313,7 @@ def code_report(
                 active_y=active_dims(vy), separation=float((hq.mean(0) - lq.mean(0)).norm()/(spread + 1e-8)))
 
 # %% ../nbs/10_learner.ipynb #f11e5768
-COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'task', 'task_fit', 'psnr', 'active_z', 'active_y', 'separation', 'score']
+COLUMNS = ['step', 'split', 'seconds', 'lr', 'total', *WEIGHTS, 'd', 'r1', 'task', 'task_fit', 'bent', 'psnr', 'active_z', 'active_y', 'separation', 'score']
 
 def sample_sheet(
     pics, # C x H x W tensors, each two or three square images side by side: before, after, reference
