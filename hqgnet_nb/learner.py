@@ -473,7 +473,7 @@ class HQGLearner(Learner):
         state, # what `state` gave
     ):
         "Take over a state, the inverse of `state`; `UserError` where it is of a run with other settings"
-        other = {k: v for k, v in ({'init': None} | state['settings']).items() if self.settings and self.settings.get(k) != v}
+        other = {k: v for k, v in ({'init': None, 'task': None} | state['settings']).items() if self.settings and self.settings.get(k) != v}
         if other: raise UserError('the checkpoint was made with ' + ', '.join(f'{k}={v} (now {self.settings.get(k)})' for k, v in other.items())
                                   + '; give the same again')
         self.game.step, self.seconds0, self.history.rows = state['step'], state['seconds'], list(state['rows'])

@@ -172,7 +172,7 @@ def test_train_begins_with_weights_that_are_there(run, eyes, tmp_path):
     refused(*train, '--init', run, '--preset', 'base', says='--preset'); assert not (tmp_path/'begun').exists()
     hqgnet(*train, '--init', run); assert f'begun with {run.name}' in hqgnet('info', tmp_path/'begun')[0]
 
-def test_train_with_a_task(eyes, tmp_path):
+def test_train_with_a_task(eyes, run, tmp_path):
     train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--task', 'vessels']
     out, _ = hqgnet(*train, '--masks', eyes/'hq/masks', '--hq-masks', eyes/'hq/masks', '--solver', 'alternating', '--task-weight', 9, '--task-steps', 3,
                     '--steps', 4)
@@ -186,6 +186,7 @@ def test_train_with_a_task(eyes, tmp_path):
     refused(*train, '--masks', eyes/'hq/masks', '--solver', 'joint', '--steps', 8, '--resume', says='solver')
     refused(*train[:-4], '--masks', eyes/'hq/masks', '--steps', 1, says='--task')
     refused(*train[:-2], '--task-steps', 9, '--steps', 1, says='--task'); refused(*train[:-2], '--task-weight', 9, '--steps', 1, says='--task')
+    refused(*train[:6], run, *train[7:], '--masks', eyes/'hq/masks', '--steps', 9, '--resume', says='task=None')
     (tmp_path/'m').mkdir(); shutil.copy(eyes/'hq/masks/0000.png', tmp_path/'m/x.png')
     refused(*train, '--masks', tmp_path/'m', '--steps', 1, '--out', tmp_path/'other', says='named like')
 
