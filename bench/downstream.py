@@ -8,13 +8,14 @@ the same masked images, enhanced its way, and measures it on test images enhance
 frozen, and a task that no row was trained for: finding the reference's points again, as a registration of two visits would. A line of --out is one test
 image of one row, fold and seed; what is there is not run again."""
 import argparse, csv, os, sys, time
+from functools import partial
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
 from skimage.feature import SIFT, match_descriptors
 from fastai.callback.core import Callback
 from hqgnet_nb.baselines import BASELINES
-from hqgnet_nb.bilevel import BiLevel, SOLVERS
+from hqgnet_nb.bilevel import BiLevel, SOLVERS, choose_strength
 from hqgnet_nb.compare import fit_method, slug
 from hqgnet_nb.core import fov_mask, list_images, luma, read_image, read_mask, resize, set_seed, to_float, to_tensor, to_uint
 from hqgnet_nb.data import patient, unpaired_dls
@@ -34,7 +35,7 @@ GROUP = dict(fundus=patient, cornea=lambda f: str(int(digits(f))//40), endoscopy
 RIVALS = ('one-sided GAN', 'CycleGAN', 'StillGAN-style', 'paired ceiling')
 WARMUP, SIZE = .4, 128
 FIELDS = ['data', 'row', 'seed', 'fold', 'name', 'group', 'refit_dice', 'refit_cldice', 'refit_auc', 'refit_sensitivity', 'frozen_dice',
-          'frozen_cldice', 'frozen_auc', 'points', 'ssim', 'structure', 'filter_auc', 'seconds', 'task_seconds', 'steps']
+          'frozen_cldice', 'frozen_auc', 'points', 'ssim', 'structure', 'filter_auc', 'seconds', 'task_seconds', 'steps', 'strength']
 
 def folds(kind, work, n=4):
     "(masked LQ files to learn from, test files, folder of references, number of the segmenter that has not seen them) for each fold"
@@ -86,6 +87,12 @@ def rows_of(kind, work, seed, minutes, masked, fold, names, init, rivals):
             folder = work/'compare'/'runs'/f'{slug(name)}_{rivals}'
             if not (folder/'rival.json').is_file(): print(f'{kind}: no training of {name} in {folder}; run bench/results.py first', flush=True); continue
             yield name, *fit_method(name, plan, rivals, folder)
+        elif name == 'strength':                               # the network of `none`, as strong as the task wants it
+            enhance, facts = enhancer(work, work/('begun' if init else 'bilevel')/f'none_{seed}_{minutes:g}', seed, minutes, 'none', init=init)
+            t, pupil = time.process_time(), make_task(TASK[kind], seed=seed)
+            s, losses = choose_strength(enhance, found, pupil, SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=seed)
+            print(kind, fold, 'loss at each strength', {k: round(v, 3) for k, v in losses.items()}, flush=True)
+            yield label(name, init), partial(enhance, strength=s), facts | dict(task_seconds=round(time.process_time() - t), strength=s)
         else:
             data = [TaskData(found, make_task(TASK[kind]), SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=seed)]
             out = work/('begun' if init else 'bilevel')/(f'{name}_{seed}_{minutes:g}' if name == 'none' else f'{name}_{seed}_{fold}_{minutes:g}')
@@ -121,7 +128,7 @@ def measure(kind, work, method, masked, test, refs, judge, seed, steps):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--data', default=','.join(TASK)); p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS]))
+    p.add_argument('--data', default=','.join(TASK)); p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS, 'strength']))
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--seeds', default='0', help='comma-separated')
     p.add_argument('--refit', type=int, default=400, help='steps of each segmenter'); p.add_argument('--folds', default='0,1,2,3', help='of the fundus')
     p.add_argument('--init', help="weights to begin with; 'none': from nothing; default: those of the library for the data")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOLVERS', 'grads', 'unroll', 'dot', 'length', 'neumann', 'steepest', 'hypergradient', 'BiLevel', 'task_data',
-           'task_callback', 'finish_task', 'load_task', 'Kept']
+           'task_callback', 'finish_task', 'load_task', 'choose_strength', 'Kept']
 
 # %% ../nbs/14_bilevel.ipynb #3e21ea09
 import copy, time
@@ -312,6 +312,30 @@ def load_task(
     try: task.load_state_dict(weights)
     except RuntimeError as e: raise UserError(f'{path}: its weights are of another network than {type(task).__name__}') from e
     return task.eval()
+
+# %% ../nbs/14_bilevel.ipynb #0ff7dbbe
+def choose_strength(
+    enhance, # (image, strength) -> image, both size x size (x 3) in [0, 1], such as `Enhancer.enhance`
+    found, # dict: training image file -> mask file or grade, from `find_targets`
+    task, # the task, with its first weights; stays as it is
+    size, # side of the samples, pixels
+    channels=3, # of the images that the task gets, 1 or 3
+    group=None, # as for `TaskData`
+    strengths=(0., .25, .5, .75, 1.), # to try, each in [0, 1]
+    steps=200, # of each training of the task, two for each strength
+    seed=0, # of the two levels and all draws, the same for each strength
+    progress=None, # a function that wraps the strengths, such as tqdm
+): # (the strength with the lowest loss, dict: strength -> loss)
+    "The strength that serves a task best: of a task trained on one level, the loss on the other; `UserError` as of `TaskData` [our reading]"
+    loss = {}
+    for s in (progress or iter)(strengths):
+        data = TaskData(found, task, size, channels, group, seed=seed, enhance=lambda im, s=s: enhance(im, s)); part = []
+        for learns, judges in (('lower', 'upper'), ('upper', 'lower')):
+            pupil = fit_task(copy.deepcopy(task), [data], steps=steps, seed=seed, levels=(learns,)); dev = next(pupil.parameters()).device
+            for x, fov, t in zip(*(u.to(dev).split(1) for u in data.every(judges))):
+                with torch.no_grad(): part.append(float(pupil.loss(pupil(x), t, fov)))
+        loss[s] = sum(part)/len(part)
+    return min(loss, key=loss.get), loss
 
 # %% ../nbs/14_bilevel.ipynb #a11db541
 class Kept:
