@@ -87,8 +87,11 @@ def rows_of(kind, work, seed, minutes, masked, fold, names, init, rivals):
             folder = work/'compare'/'runs'/f'{slug(name)}_{rivals}'
             if not (folder/'rival.json').is_file(): print(f'{kind}: no training of {name} in {folder}; run bench/results.py first', flush=True); continue
             yield name, *fit_method(name, plan, rivals, folder)
-        elif name == 'strength':                               # the network of `none`, as strong as the task wants it
+        elif name in ('half', 'strength'):                     # the network of `none`, half as strong, or as strong as the task wants it
             enhance, facts = enhancer(work, work/('begun' if init else 'bilevel')/f'none_{seed}_{minutes:g}', seed, minutes, 'none', init=init)
+            if name == 'half':
+                yield label(name, init), partial(enhance, strength=.5), facts | dict(strength=.5)
+                continue
             t, pupil = time.process_time(), make_task(TASK[kind], seed=seed)
             s, losses = choose_strength(enhance, found, pupil, SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=seed)
             print(kind, fold, 'loss at each strength', {k: round(v, 3) for k, v in losses.items()}, flush=True)
@@ -128,7 +131,7 @@ def measure(kind, work, method, masked, test, refs, judge, seed, steps):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--data', default=','.join(TASK)); p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS, 'strength']))
+    p.add_argument('--data', default=','.join(TASK)); p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS, 'half', 'strength']))
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--seeds', default='0', help='comma-separated')
     p.add_argument('--refit', type=int, default=400, help='steps of each segmenter'); p.add_argument('--folds', default='0,1,2,3', help='of the fundus')
     p.add_argument('--init', help="weights to begin with; 'none': from nothing; default: those of the library for the data")
