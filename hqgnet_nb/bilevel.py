@@ -98,8 +98,7 @@ def hypergradient(
     lr=.1, damping=0., scale=None, # of the steps and of the series, see `unroll` and `neumann`
     trust=None, # the part that goes by training is at most that many times as long as the direct part; None: as long as it is
     tries=0, # products with the Hessian to find out which rate the loss bears (see `steepest`), where `lr` is above it; 0: `lr` as it is
-    told=None, # a dict that gets `bent`, how long the part that goes by training was before a cut, in lengths of the direct one, and `steep`, the
-    # direction that `steepest` found; where it is there already, the search begins with it
+    told=None, # a dict: gets `bent`, the length of what goes by training in lengths of the direct part, and `steep`, where `steepest` ended and begins again
 ) -> list: # of tensors like theta
     "How the upper loss depends on theta, as the solver sees it; `UserError` for an unknown solver [abstract: bi-level; solvers: our reading]"
     if solver not in SOLVERS: raise UserError(f'no solver {solver!r}; there are {", ".join(SOLVERS)}')
