@@ -15,7 +15,7 @@ from torch.func import functional_call
 from .core import UserError, atomic_path, list_images, set_seed, torch_rng
 from .data import patient
 from .learner import NotFinite, as_first, average, place
-from .tasks import TASKS, TaskData, find_targets, fit_task, make_task, seeded, table_grades, upper_groups
+from .tasks import TASKS, TaskData, find_targets, fit_task, make_task, seeded, table_grades, upper_groups, whole
 from .train import files_hash
 from fastai.callback.core import Callback
 
@@ -217,9 +217,9 @@ class BiLevel(Callback):
 
     def take_turn(self):
         "The task's steps, and the hypergradient beside the enhancer's gradient; `NotFinite` where it is not finite"
-        ahead = range(10**6, 10**6 + self.first) if self.turn == 0 else ()
-        if self.solver != 'joint' and self.own > 1: ahead = (*ahead, *range(k := 2*10**6 + self.turn*(self.own - 1), k + self.own - 1))
-        for k in ahead:                                        # the task first: the enhancer's turn is to be near the task's optimum
+        more, before = max(0, self.own - 1)*(self.solver != 'joint'), self.first*(self.turn == 0)
+        # the task first: the enhancer's turn is to be near the task's optimum; the last of its own steps sees the turn's images
+        for k in (*range(10**6, 10**6 + before), *range(2*10**6 + self.turn*more, 2*10**6 + (self.turn + 1)*more)):
             x, fov, t = self.draw('lower', k)
             with torch.no_grad(): x = self.enhanced(x, fov)
             self.learn_task(self.loss(x, fov, t))
@@ -262,7 +262,7 @@ def task_callback(
     masks=None, hq_masks=None, # folders of masks (or tables of grades) of the LQ and of the HQ images, by stem; one at least
     solver='unrolled', # one of `SOLVERS`
     seed=0, # of weights of the task that are drawn from torch's own generator
-    group=None, # as for `TaskData`
+    group=None, # as for `task_data`
     weight=20., # of the task's loss beside the others, as for `BiLevel`
     **arguments, # of the task
 ) -> BiLevel: # for the `cbs` of `train_folders`; its settings know the files of targets
@@ -307,7 +307,7 @@ def load_task(
     name = meta.get('task', '')
     if task is None and name not in TASKS:
         raise UserError(f'{path}: holds {name or "something unnamed"}, which is no task of this library; give it as load_task(path, task)')
-    task = make_task(name, **({'n': int(meta['n'])} if name == 'grades' else {})) if task is None else copy.deepcopy(task)
+    task = make_task(name, **({'n': whole(meta.get('n')) or 2} if name == 'grades' else {})) if task is None else copy.deepcopy(task)
     try: task.load_state_dict(weights)
     except RuntimeError as e: raise UserError(f'{path}: its weights are of another network than {type(task).__name__}') from e
     return task.eval()

@@ -524,7 +524,7 @@ def _add_using(command, device):
                    'implicit, see notebook 14; default with --task: unrolled')
     c.add_argument('--test-grades', type=Path, metavar='CSV', help='columns file, grade: what the task is to say of the test images, in place of --test-mask')
     c.add_argument('--task-group', metavar='patient|number|CSV',
-                   help="what the task's two levels share none of, as for `hqgnet train --group`; default: each file its own")
+                   help="what the task's two levels share none of, as for `hqgnet train --group`; default: patient, or each file where that makes one group")
     c.add_argument('--init', metavar='RUN_OR_NAME', help='one more row: HQG-Net that begins with these weights, as in `hqgnet train --init`')
     c.add_argument('--measure', action='append', default=[], metavar='PACKAGE.MODULE:NAME',
                    help='a measure of your own, such as LPIPS: a function of image and reference; with =image of the image alone, with =sets of all results '

@@ -330,7 +330,7 @@ def compare_methods(
     masks=None, hq_masks=None, # folders of masks (for grades tables) of the LQ and of the HQ images that the task learns from, by stem
     solvers=None, # names in `SOLVERS`, a row of HQG-Net each; None: 'unrolled', where there is a task
     test_grades=None, # CSV file with the columns file and grade: the task's targets of the test images, in place of test_mask
-    task_group=None, # training file -> group: the loop's two levels share none; or a table, see `csv_groups`; None: each file its own
+    task_group=None, # training file -> group: the loop's two levels share none; or a table, see `csv_groups`; None: as for `task_data`
     refit_steps=400, # of the task's training in each row
     init=None, # weights to begin with in one more row of HQG-Net, as for `begin_from` of notebook 10b
     measures=(), # of the user's own, texts as for `own_measures`
