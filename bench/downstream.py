@@ -45,8 +45,10 @@ def folds(kind, work, n=4):
     return [([f for f in files if fold[patient(f)] != k], [f for f in files if fold[patient(f)] == k], work/'drive_ref', k) for k in range(n)]
 
 def label(name, init):
-    "What a row is called"
-    return name if name in BASELINES or name in RIVALS else f'HQG-Net, {name}' + ('' if init else ', from nothing')
+    "What a row is called: `alternating@.5` is the network of `alternating` at half strength"
+    if name in BASELINES or name in RIVALS: return name
+    name, _, strength = name.partition('@')
+    return f'HQG-Net, {name}' + f', strength {strength}'*bool(strength) + ('' if init else ', from nothing')
 
 class Halt(Callback):
     "Ends a training at a share of its budget, with a checkpoint"
@@ -80,26 +82,25 @@ def enhancer(work, out, seed, minutes, solver=None, data=None, task=None, init=N
 def rows_of(kind, work, seed, minutes, masked, fold, names, init, rivals):
     "(name, image -> image, facts) of each row"
     plan = dict(lq=work/'lq', hq=work/'hq', lq_ref=None, size=SIZE, steps=None, minutes=minutes, device='cpu')
-    found = find_targets(masked, work/('mask' if kind == 'fundus' else 'seg_mask'))
+    found, channels = find_targets(masked, work/('mask' if kind == 'fundus' else 'seg_mask')), 1 if kind == 'cornea' else 3
     for name in names:
         if name in BASELINES: yield name, fit_method(name, plan, seed, work)[0], {}
         elif name in RIVALS:
             folder = work/'compare'/'runs'/f'{slug(name)}_{rivals}'
             if not (folder/'rival.json').is_file(): print(f'{kind}: no training of {name} in {folder}; run bench/results.py first', flush=True); continue
             yield name, *fit_method(name, plan, rivals, folder)
-        elif name in ('half', 'strength'):                     # the network of `none`, half as strong, or as strong as the task wants it
-            enhance, facts = enhancer(work, work/('begun' if init else 'bilevel')/f'none_{seed}_{minutes:g}', seed, minutes, 'none', init=init)
-            if name == 'half':
-                yield label(name, init), partial(enhance, strength=.5), facts | dict(strength=.5)
-                continue
-            t, pupil = time.process_time(), make_task(TASK[kind], seed=seed)
-            s, losses = choose_strength(enhance, found, pupil, SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=seed)
-            print(kind, fold, 'loss at each strength', {k: round(v, 3) for k, v in losses.items()}, flush=True)
-            yield label(name, init), partial(enhance, strength=s), facts | dict(task_seconds=round(time.process_time() - t), strength=s)
         else:
-            data = [TaskData(found, make_task(TASK[kind]), SIZE, 1 if kind == 'cornea' else 3, GROUP[kind], seed=seed)]
-            out = work/('begun' if init else 'bilevel')/(f'{name}_{seed}_{minutes:g}' if name == 'none' else f'{name}_{seed}_{fold}_{minutes:g}')
-            yield label(name, init), *enhancer(work, out, seed, minutes, name, data, TASK[kind], init)
+            solver, _, strength = name.partition('@'); solver = 'none' if name == 'strength' else solver         # `strength`: as strong as the task wants it
+            data = [TaskData(found, make_task(TASK[kind]), SIZE, channels, GROUP[kind], seed=seed)]
+            out = work/('begun' if init else 'bilevel')/(f'{solver}_{seed}_{minutes:g}' if solver == 'none' else f'{solver}_{seed}_{fold}_{minutes:g}')
+            enhance, facts = enhancer(work, out, seed, minutes, solver, data, TASK[kind], init)
+            if name == 'strength':
+                t = time.process_time()
+                strength, losses = choose_strength(enhance, found, make_task(TASK[kind], seed=seed), SIZE, channels, GROUP[kind], seed=seed)
+                facts |= dict(task_seconds=round(time.process_time() - t))
+                print(kind, fold, 'loss at each strength', {k: round(v, 3) for k, v in losses.items()}, flush=True)
+            if strength != '': enhance = partial(enhance, strength=float(strength)); facts |= dict(strength=float(strength))
+            yield label(name, init), enhance, facts
 
 def points_found(x, ref, fov, near=2.):
     "Share of the reference's SIFT points inside the field of view whose best match in `x` lies within `near` pixels of them; both at one size and place"
@@ -131,7 +132,9 @@ def measure(kind, work, method, masked, test, refs, judge, seed, steps):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--data', default=','.join(TASK)); p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS, 'half', 'strength']))
+    p.add_argument('--data', default=','.join(TASK))
+    p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS, 'none@.5', 'alternating@.5', 'strength']),
+                   help='SOLVER@S: its network at strength S; strength: the network of `none` as strong as the task wants it')
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--seeds', default='0', help='comma-separated')
     p.add_argument('--refit', type=int, default=400, help='steps of each segmenter'); p.add_argument('--folds', default='0,1,2,3', help='of the fundus')
     p.add_argument('--init', help="weights to begin with; 'none': from nothing; default: those of the library for the data")
