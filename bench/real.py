@@ -1,4 +1,4 @@
-"""HQG-Net, its variants and the classical rows on real images of three modalities: python bench/real.py --minutes 6 --seeds 3
+"""HQG-Net, its variants and the classical rows on real images of three modalities: python bench/real.py --minutes 6 --seeds 0,1,2
 
 Needs HQGNET_DATA. Images are split by patient, region of the eye, or sequence; copies of two parts are degraded with notebook 02 and serve as LQ images to
 learn from and, with their originals as references, to measure on. Nothing is trained on the test part. Each row of --out is one method on one data set with one
@@ -211,8 +211,9 @@ def main():
     p.add_argument('--out', type=Path, default=Path('nbs/results/real.csv')); p.add_argument('--work', type=Path, default=Path('runs/real'))
     if len(sys.argv) == 1: p.print_usage(); sys.exit(0)
     a = p.parse_args()
-    if 'HQGNET_DATA' not in os.environ: sys.exit('real: set HQGNET_DATA to the folder of the real images first')
-    root = Path(os.environ['HQGNET_DATA']); a.out.parent.mkdir(parents=True, exist_ok=True)
+    if 'HQGNET_DATA' not in os.environ and set(a.data.split(',')) - set(GENERATED):
+        sys.exit(f'real: set HQGNET_DATA to the folder of the real images first, or ask for --data {",".join(GENERATED)}')
+    root = Path(os.environ.get('HQGNET_DATA', '.')); a.out.parent.mkdir(parents=True, exist_ok=True)
     done = {(r['data'], r['pixels'], r['variant'], r['seed']) for r in csv.DictReader(open(a.out))} if a.out.exists() else set()
     def write(**row):
         new = not a.out.exists()

@@ -1,14 +1,14 @@
 """The tables of notebook 21: every method on six data sets, by `hqgnet compare`: python bench/results.py --minutes 6 --seeds 3
 
-Needs HQGNET_DATA for the real images. The parts are those of bench/real.py; the fundus test part has DRIVE's images too, whose vessels were
-traced by hand. --out gets a file for each data set, a line for each test image, method and seed. All data sets get their first seed, then all
+Needs HQGNET_DATA for the real images; generated ones need nothing. The parts are those of bench/real.py; the fundus test part has DRIVE's images too, whose
+vessels were traced by hand. --out gets a file for each data set, a line for each test image, method and seed. All data sets get their first seed, then all
 their second: a stopped command leaves whole seeds, and goes on where it was stopped. Minutes are of one core.
 Of generated images, which may be shown, the grid and the curves of the losses are kept too."""
 import argparse, csv, os, shutil, sys
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
-from hqgnet_nb.compare import METHODS, compare_methods
+from hqgnet_nb.compare import METHODS, compare_methods, finished_rows
 from hqgnet_nb.comparison import comparison_report
 from hqgnet_nb.core import list_images, read_image, write_image
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,8 +61,9 @@ def main():
     p.add_argument('--out', type=Path, default=Path('nbs/results')); p.add_argument('--work', type=Path, default=Path('runs/real'))
     if len(sys.argv) == 1: p.print_usage(); sys.exit(0)
     a = p.parse_args(); torch.set_num_threads(1); a.out.mkdir(parents=True, exist_ok=True)
-    if 'HQGNET_DATA' not in os.environ: sys.exit('results: set HQGNET_DATA to the folder of the real images first')
-    root = Path(os.environ['HQGNET_DATA'])
+    if 'HQGNET_DATA' not in os.environ and set(a.data.split(',')) - set(GENERATED):
+        sys.exit(f'results: set HQGNET_DATA to the folder of the real images first, or ask for --data {",".join(GENERATED)}')
+    root = Path(os.environ.get('HQGNET_DATA', '.'))
     for seeds in range(1, a.seeds + 1):
         for kind in a.data.split(','):
             work = a.work/f'{kind}_128{"_valid" if a.valid else ""}'; prepare(kind, root, work, 128, a.valid); ask = gather(kind, root, work, a.valid)
@@ -75,8 +76,8 @@ def main():
                     w = csv.DictWriter(f, rows[0], lineterminator='\n'); w.writeheader()
                     w.writerows({k: f'{float(v):.4g}' if '.' in v and k not in ('name', 'group') else v for k, v in r.items()} for r in rows)
             init = f'{kind}-tiny' if 'HQG-Net' in methods and kind not in GENERATED else None
-            rows = compare_methods(**ask, out=out, methods=methods, minutes=a.minutes, seeds=seeds, init=init, say=say); say(f'{seeds} seed(s) done')
-            comparison_report(out, rows)
+            compare_methods(**ask, out=out, methods=methods, minutes=a.minutes, seeds=seeds, init=init, say=say); say(f'{seeds} seed(s) done')
+            comparison_report(out, finished_rows(out))
             for name in ('grid.jpg', 'curves.png'):
                 if kind in GENERATED and (out/name).is_file(): shutil.copy(out/name, a.out/f'{Path(name).stem}_{kind}{Path(name).suffix}')
 

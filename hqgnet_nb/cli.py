@@ -180,16 +180,16 @@ def _run_app(a):
 
 def _run_compare(a):
     "`hqgnet compare`; returns the exit code"
-    from hqgnet_nb.compare import METHODS, compare_methods, comparison_table, summary
+    from hqgnet_nb.compare import METHODS, compare_methods, comparison_table, finished_rows, summary
     from hqgnet_nb.comparison import comparison_report
     methods, more = [m.strip() for m in a.methods.split(',')] if a.methods else METHODS, dict(group=a.groups) if a.groups else {}
     if a.task_group: more['task_group'] = a.task_group if Path(a.task_group).is_file() else _grouping(a.task_group)       # a table's name is kept
     if a.solver is not None: more['solvers'] = [s.strip() for s in a.solver.split(',') if s.strip()]
-    rows = compare_methods(a.lq, a.hq, a.test_lq, a.out, test_ref=a.test_ref, test_mask=a.test_mask, lq_ref=a.lq_ref, methods=methods, minutes=a.minutes,
-                           steps=a.steps, seeds=a.seeds, size=a.size, say=say, seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, task=a.task,
-                           masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, init=a.init,
-                           measures=a.measure, **more)
-    table = summary(rows); print(comparison_table(table))
+    compare_methods(a.lq, a.hq, a.test_lq, a.out, test_ref=a.test_ref, test_mask=a.test_mask, lq_ref=a.lq_ref, methods=methods, minutes=a.minutes,
+                    steps=a.steps, seeds=a.seeds, size=a.size, say=say, seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, task=a.task,
+                    masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, init=a.init,
+                    measures=a.measure, **more)
+    rows = finished_rows(a.out); table = summary(rows); print(comparison_table(table))
     for r in table:
         words = [f'{x} {v[3]} ({v[0]:+.3f} [{v[1]:.3f}, {v[2]:.3f}])' for x in ('ssim', 'structure', 'vesselness_auc', 'refit_dice', 'refit_right')
                  if (v := r.get(f'{x} vs HQG-Net'))]

@@ -6,7 +6,7 @@
 __all__ = ['CEILING', 'REFERENCE', 'METHODS', 'UNTRAINED', 'SMALLER', 'OF_SETS', 'LESS', 'OF_SET', 'FACTS', 'SHOWN', 'fit_mask',
            'test_images', 'is_smaller', 'own_measures', 'measure', 'segmenters', 'quality_features', 'likeness',
            'solver_rows', 'begun_row', 'spoiled_copies', 'task_lesson', 'refit_scores', 'slug', 'fit_method',
-           'check_folder', 'compare_methods', 'summary', 'comparison_table', 'write_tables']
+           'check_folder', 'compare_methods', 'summary', 'comparison_table', 'finished_rows', 'write_tables']
 
 # %% ../nbs/15d_compare.ipynb #54f9237e
 import contextlib, copy, csv, json, math, time
@@ -336,7 +336,7 @@ def compare_methods(
     measures=(), # of the user's own, texts as for `own_measures`
     device='cpu', # for HQG-Net: 'cpu', 'cuda' or 'auto'; the rivals stay on the CPU, so with another device the budget is no longer the same
     say=print, # is called with a line as things get done
-) -> list: # dicts: name, method, seed, facts and numbers: one for each test image, method and seed
+) -> list: # dicts: name, method, seed, facts and numbers: one for each test image, method and seed that was asked for; `finished_rows` has all
     "Every row, trained, measured and written; `UserError` for what the user can mend [our reading]"
     out, methods, own = Path(out).expanduser(), list(dict.fromkeys(methods)), own_measures(measures)
     if task is None and (masks or hq_masks or test_grades or solvers or task_group):
@@ -360,10 +360,14 @@ def compare_methods(
     if len({it['group'] for it in items}) == 1 < len(items):
         say(f'all test images are of one group by their names, {items[0]["group"]!r}: each is taken for one of its own; if some belong together, give --groups')
         for it in items: it['group'] = it['name']
+    elif group is patient:                                     # a beginning that is not the whole name says who it is
+        train = {patient(f) for d in (lq, hq) for f in stems(d).values() if patient(f) != f.stem}
+        if both := sorted({it['group'] for it in items if it['group'] != it['name']} & train):
+            say(f'{len(both)} group(s) of test images, such as {both[0]!r}, are also learned from, by name: keep patients apart, or give --groups')
     of = lambda g: g.__name__ if callable(g) else g and str(g)
     by = task_group if task_group is None or callable(task_group) else csv_groups(task_group)
     lesson = task_lesson(task, lq, hq, test_lq, items, size, masks, hq_masks, test_mask, test_grades, by) if task else None
-    plan = {k: v and str(v) for k, v in dict(lq=lq, hq=hq, test_lq=test_lq, test_ref=test_ref, test_mask=test_mask, lq_ref=lq_ref,
+    plan = {k: v and str(Path(v).expanduser().resolve()) for k, v in dict(lq=lq, hq=hq, test_lq=test_lq, test_ref=test_ref, test_mask=test_mask, lq_ref=lq_ref,
                                                      seg_images=seg_images, seg_masks=seg_masks,
                                              masks=masks, hq_masks=hq_masks, test_grades=test_grades).items()}
     plan |= dict(minutes=None if steps else minutes, steps=steps, size=size, device=device, methods=methods, seeds=seeds)
@@ -403,9 +407,7 @@ def compare_methods(
             sets = {name: f(seen, [resize(to_float(im), size) for im in _readable(stems(hq).values())]) for name, takes, f in own if takes == 'sets'}
             for r, g in zip(rows, likeness(seen, looks[0], size)): r.update(g | sets)
             write_json(done, rows); there[tag] = rows
-        every += rows
-        known = [r for part in there.values() for r in part]
-        write_tables(out, known, list(dict.fromkeys([*methods, *METHODS, *(r['method'] for r in known)])))       # solvers and beginnings of before come last
+        every += rows; write_tables(out)
     return every
 
 # %% ../nbs/15d_compare.ipynb #0445abdf
@@ -475,13 +477,21 @@ def comparison_table(
     lines += [[r['method'], str(r['seeds'] or ''), f'{r["steps"]:.0f}' if 'steps' in r else '', *(cell(r, x) for x in used)] for r in table]
     return '\n'.join('| ' + ' | '.join(l) + ' |' for l in lines) + '\n'
 
+def finished_rows(
+    out, # a comparison's folder
+) -> list: # dicts, as from `compare_methods`
+    "Every row that is finished, whichever call asked for it, in the order of the tables [our reading]"
+    load = lambda f: json.loads(f.read_text(encoding='utf-8'))
+    rows = [r for f in sorted((Path(out)/'rows').glob('*.json')) for r in load(f)]
+    # solvers and beginnings of earlier calls come last
+    order = list(dict.fromkeys([*load(Path(out)/'compare.json')['methods'], *METHODS, *(r['method'] for r in rows)]))
+    return sorted(rows, key=lambda r: order.index(r['method']))
+
 def write_tables(
     out, # the comparison's folder
-    rows, # the rows that are there so far
-    methods, # in the order to show
 ):
-    "Write results.csv (a line for each image, method and seed), summary.json and summary.md [our reading]"
-    rows = sorted(rows, key=lambda r: methods.index(r['method'])); table = summary(rows)
+    "Write results.csv (a line for each image, method and seed), summary.json and summary.md of what is finished [our reading]"
+    out, rows = Path(out), finished_rows(out); table = summary(rows)
     columns = [*FACTS, *dict.fromkeys(k for r in rows for k in r if k not in FACTS)]
     with atomic_path(out/'results.csv') as tmp, open(tmp, 'w', newline='') as f:
         w = csv.DictWriter(f, columns, lineterminator='\n'); w.writeheader()

@@ -84,30 +84,30 @@ def _curves(out, methods):
 
 def comparison_report(
     out, # the folder of a finished comparison
-    rows, # what `compare_methods` returned
+    rows, # of `compare_methods`, or `finished_rows`; each method that is in them is shown
     most=6, # test images shown
 ) -> Path: # of report.html
     "Write grid.jpg, curves.png and report.html [our reading]"
     from hqgnet_nb.report import rank_cases, write_report
-    out = Path(out); plan = json.loads((out/'compare.json').read_text(encoding='utf-8'))
+    out, methods = Path(out), list(dict.fromkeys(r['method'] for r in rows)); plan = json.loads((out/'compare.json').read_text(encoding='utf-8'))
     items = {i['name']: i for i in test_images(plan['test_lq'], plan['test_ref'], plan['test_mask'], plan['size'], lambda f: '')}
-    may = [m for m in plan['methods'] if m not in ('no enhancement', CEILING, REFERENCE)]
+    may = [m for m in methods if m not in ('no enhancement', CEILING, REFERENCE)]
     ours = 'HQG-Net' if 'HQG-Net' in may else may[-1] if may else ''; names = list(items)
-    table = summary(sorted(rows, key=lambda r: plan['methods'].index(r['method'])), ('no enhancement', ours))
+    table = summary(rows, ('no enhancement', ours))
     mean = lambda m, n, x: float(np.mean([r[x] for r in rows if r['method'] == m and r['name'] == n and r.get(x) is not None] or [np.nan]))
     numbers = [x for x in MEASURES if any(r.get(x) is not None for r in rows)]
     known = lambda m, n: {x: None if (v := mean(m, n, x)) != v else v for x in numbers}
-    images = [dict(name=n, method='prediction' if m == ours else m, **known(m, n)) for m in plan['methods'] if m != REFERENCE for n in names]
+    images = [dict(name=n, method='prediction' if m == ours else m, **known(m, n)) for m in methods if m != REFERENCE for n in names]
     ranked = rank_cases(images, k=max(1, most//3)) if 'ssim' in numbers else []
     picked = {c['name']: f'{c["place"]} change in SSIM: ' for c in ranked} or dict.fromkeys(names[:most], '')
-    tags = {m: slug(m) + ('' if m in UNTRAINED else '_0') for m in plan['methods']}
+    tags = {m: slug(m) + ('' if m in UNTRAINED else '_0') for m in methods}
     cases = [dict(title=f'{place}{n}', images={m: read_image(out/'enhanced'/t/f'{n}.png') for m, t in tags.items()}) for n, place in picked.items()]
     write_image(out/'grid.jpg', _labelled(cases))
     for n, c in zip(picked, cases):
         it, x = items[n], to_float(c['images'][ours or 'no enhancement'])
         if x.ndim != it['lq'].ndim: x = _rgb(x) if x.ndim == 2 else luma(x)
         c['images'][f'structure, {ours}'] = paint_changes(x, changes(x, it['lq'], None if plan['areas'] else it['mask'], it['ref'], it['fov'])[1])
-    facts = {m: next(r for r in rows if r['method'] == m) for m in plan['methods'] if m not in UNTRAINED}
+    facts = {m: next(r for r in rows if r['method'] == m) for m in methods if m not in UNTRAINED}
     budget = f'{plan["steps"]} steps' if plan['steps'] else f'{plan["minutes"]:g} minutes of processor time'
     run = {'learned from': f'{plan["lq"]} (LQ) and {plan["hq"]} (HQ), not pairs', 'measured on': f'{len(names)} images of {plan["test_lq"]}',
            'size': f'{plan["size"]} pixels', 'budget': f'{budget} for each training, {plan["seeds"]} seed(s)'}
@@ -118,7 +118,7 @@ def comparison_report(
     notes = ['The first table shows means; better or worse is said by the paired interval over images and seeds. The second has all measures.',
              'In the pictures of structure: kept is grey, invented orange, lost blue, missed yellow, changed violet (notebook 11b).',
              'The paired ceiling sees references in training: it is no rival, it shows what could be reached.']
-    if plan.get('init') and begun_row(plan['init']) in plan['methods']:
+    if plan.get('init') and begun_row(plan['init']) in methods:
         notes += [f'{begun_row(plan["init"])}: its first weights had a training of their own before, which the budget does not hold.']
     if plan.get('task'):
         targets = ' and '.join(plan[k] for k in ('masks', 'hq_masks') if plan[k])
