@@ -483,8 +483,8 @@ def finished_rows(
     "Every row that is finished, whichever call asked for it, in the order of the tables [our reading]"
     load = lambda f: json.loads(f.read_text(encoding='utf-8'))
     rows = [r for f in sorted((Path(out)/'rows').glob('*.json')) for r in load(f)]
-    # solvers and beginnings of earlier calls come last
-    order = list(dict.fromkeys([*load(Path(out)/'compare.json')['methods'], *METHODS, *(r['method'] for r in rows)]))
+    ours = [m for m in dict.fromkeys([*load(Path(out)/'compare.json')['methods'], *(r['method'] for r in rows)]) if m not in METHODS]      # solvers, beginnings
+    at = METHODS.index('HQG-Net') + 1; order = [*METHODS[:at], *ours, *METHODS[at:]]
     return sorted(rows, key=lambda r: order.index(r['method']))
 
 def write_tables(
