@@ -19,6 +19,7 @@ SETS = dict(hq=(240, 500), lq=(240, 501), test=(40, 502))             # phantoms
 LIMITS = ['Trained on generated images alone: what it does to photographs is measured in notebook 21, not promised.',
           'Lesions, instruments and other cameras were not among the generated images; they may be changed in ways that nobody has looked at.',
           'Colours become those of the generated good images, unless a guide of your own is given.',
+          'Good images are not left alone, and what looks like a stain may be taken for one, a bright optic disc too: notebook 21 shows it.',
           'Lines that are hardly above the noise may be lost or invented; look at the map of changed structure before you believe them.',
           'For research and teaching, not for diagnosis.']
 
