@@ -61,7 +61,7 @@ class VIN(nn.Module):
         stats=None, # from `norm_stats`, gathered before
     ): # B x nf x H x W
         "The steered features"
-        mu, sigma = self.affine(v)[..., None, None].chunk(2, 1)
+        mu, sigma = self.affine(v)[..., None, None].chunk(2, 1)             # sigma: what is added to 1
         return self.conv(F.leaky_relu(adalin(x, mu, 1 + sigma, self.rho, mask, stats), .2, inplace=True)).add_(x)
 
 # %% ../nbs/06_varnorm.ipynb #cc0da33f
