@@ -16,7 +16,7 @@ import torch
 from .changes import changes
 from .core import UserError, _natural, atomic_path, image_facts, printable, read_image, resize, to_array, to_uint, write_image, write_json
 from .enhance import ONCE
-from .films import Films, enhance_document
+from .films import LIMIT, Films, enhance_document
 from .manifest import Manifest, _key, _kind_of, _sha, _todo, left_out, of_shard, plan_maps, plan_outputs, plan_sidecars
 from .manifest import read_manifests, settings_of, sweep, which_shard
 from .medical import open_document
@@ -156,14 +156,14 @@ def enhance_folder(
             torch.set_num_threads(threads if big else each)        # of this thread
             return made(item, x)
     def made(item, x):
-        t, (f, to), kept, facts = time.perf_counter(), item, None, None
+        t, (f, to), kept, facts, flickers = time.perf_counter(), item, None, None, None
         if not isinstance(x, np.ndarray):
-            with x: n, facts = x.n, x.facts; x, y = enhance_document(enhancer, x, to, strength, code, quality, f'Settings {settings["id"]}.')
-        elif film: n, y = 1, film.enhance(f, x)
+            with x: n, facts = x.n, x.facts; x, y, flickers = enhance_document(enhancer, x, to, strength, code, quality, f'Settings {settings["id"]}.')
+        elif film: n, y = 1, film.enhance(f, x); flickers = film.flicker(f, x, y) if sidecar else None
         else: n, kept = 1, {} if maps and math.prod(x.shape[:2]) <= ONCE else _Little(); y = enhancer.enhance(x, strength, code, quality, kept)
-        return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, facts, time.perf_counter() - t
+        return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, facts, flickers, time.perf_counter() - t
     def write(item, _, what):
-        (f, to), (x, y, doubt, kept, facts, seconds) = item, what; info = f.stat()
+        (f, to), (x, y, doubt, kept, facts, flickers, seconds) = item, what; info = f.stat()
         # a float image in a PNG: 16 bits, since 8 would lose levels
         if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL, image_facts(f))
         if doubt is not None: write_image(maps[to], to_uint(np.clip(4*doubt, 0, 1)), LEVEL)
@@ -172,10 +172,11 @@ def enhance_folder(
         # of a document: what is stored, not what is shown of it
         about = dict(ends[0], **(facts or dict(shape=list(x.shape), depth=8*x.itemsize))), dict(settings, quality_used=enhancer.choose(x, quality), **by)
         side = dict(schema=1, input=about[0], output=ends[1], settings=about[1], scores=scores, note=NOTE)
-        if sidecar: write_json(sides[to], side | (dict(scored_frame=facts['frames']//2) if facts else {}))
+        if sidecar: write_json(sides[to], side | (dict(scored_frame=facts['frames']//2) if facts else {}) | (dict(flicker=flickers) if flickers else {}))
         return dict(file=names[f], to=ends[1]['file'], bytes=info.st_size, mtime_ns=info.st_mtime_ns, sha256=ends[0]['sha256'], bytes_out=ends[1]['bytes'],
-                    seconds=round(seconds, 4), **({} if doubt is not None or not maps else dict(map=False)), **scores)
-    failures, n_ok, unmapped = [], len(mine) - len(todo), 0
+                    seconds=round(seconds, 4), **({} if doubt is not None or not maps else dict(map=False)),
+                    **(dict(steady=False) if flickers and not flickers.get('within', True) else {}), **scores)
+    failures, n_ok, unmapped, unsteady = [], len(mine) - len(todo), 0, 0
     results = in_order(todo, read, work, write, workers, strict=bool(film))
     with contextlib.closing(book) if book else contextlib.nullcontext(), _brisk(), contextlib.closing(results):
         for f, _ in (progress or iter)(todo):
@@ -186,8 +187,9 @@ def enhance_folder(
                     raise UserError(f'{_why(r, out).removesuffix(f"; {cure}")}; {cure}, and the same command goes on') from r
                 failures.append((f, _why(r, f, out)))
                 r = dict(file=names[f], status='failed', why=failures[-1][1])
-            else: n_ok += 1; unmapped += r.get('map') is False; r['status'] = 'done'
+            else: n_ok += 1; unmapped += r.get('map') is False; unsteady += r.get('steady') is False; r['status'] = 'done'
             if book: book.add(settings=settings['id'], key=_key(names[f]), at=time.time(), **r)
+    if unsteady: say(f'films, or frames of films, that flicker more than their inputs by over {LIMIT:g} levels: {unsteady}; see `flicker` in their sidecars')
     if unmapped: say(f'{unmapped} of several frames: no map of the expected error is made of them')
     other = sorted({f.suffix or f.name for f, to in mine if to.suffix == '.png' != f.suffix}) if fmt == 'same' else []
     if other: warnings.warn(f'{" ".join(other)} cannot be written; those images became .png', stacklevel=2)
@@ -231,12 +233,14 @@ def batch_report(
     "Write the page of a batch [our reading]"
     from hqgnet_nb.report import write_report
     out, src = Path(out).expanduser(), src and Path(src).expanduser(); sums, lines = merge_manifests(out), read_manifests(out)[1].values()
-    done, failed = ([d for d in lines if d['status'] == s] for s in ('done', 'failed')); s = sums['settings']; took = max(sums['ended'] - sums['started'], 1e-9)
+    done, failed = ([d for d in lines if d['status'] == s] for s in ('done', 'failed')); s = sums['settings']
+    took, unsteady = max(sums['ended'] - sums['started'], 1e-9), sum(d.get('steady') is False for d in done)
     number = lambda q: ', '.join(f'{k} {v:.3f}' for k, v in q.items()) if q else 'not measured'
     run = {'images': f'{sums["done"]} enhanced, {sums["failed"]} failed, {sums["missing"]} still to do, of {sums["files"]}',
            'structure kept': number(sums['structure']), 'ridges changed, share': number(sums['changed']),
            'results unlike the training': f'{sums["flagged"]} of {sums["done"]}: {UNLIKE} times as far as nine of ten of its good images, or more',
            'time': f'{sums["seconds"]:.0f} s of computing, {took:.0f} s from first to last, pauses included',
+           **({'films that flicker': f'{unsteady}, or frames of them: more than their inputs by over {LIMIT:g} levels'} if unsteady else {}),
            **({'left out, no images by their names': ', '.join(f'{n} {s}' for s, n in sums['left_out'].items())} if sums['left_out'] else {}),
            **{k: s[k] for k in ('model', 'weights', 'program', 'strength', 'quality')},
            'guide': json.dumps(s['guide']) if s['guide'] else 'the average of the training'}
