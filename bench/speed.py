@@ -1,12 +1,14 @@
 """Speed as ratios in one run, each with its target: a training step beside CycleGAN's, the network beside its convolutions, inference by each backend,
-the wavelet transform beside ptwt, and start-up. One thread and processor time, so that another program on the machine spoils little; medians.
+the wavelet transform beside ptwt and pytorch_wavelets, and start-up. One thread and processor time, so that another program on the machine spoils
+little; medians.
 
 python bench/speed.py [--threads N] [--size 512] [--only training,convolutions,inference,wavelet,startup] [--no-compile]
 
 With more than one thread, time on the clock is measured; the machine should then be idle.
 """
 import argparse, importlib.util, json, resource, shutil, statistics, subprocess, sys, tempfile, time
-from large import peak              # its neighbour here
+from large import peak              # its neighbours here
+from wavelet import others
 
 def median_times(works, repeats, clock):
     "{name: times} of functions run in turn, A B C A B C …, after a first round that does not count"
@@ -126,23 +128,14 @@ def memory(a):
 
 def wavelet(a):
     import torch
-    if not importlib.util.find_spec('ptwt'): print('left out: ptwt is not installed'); return
-    import ptwt, pywt
     from hqgnet_nb.wavelet import wavedec2
-    torch.manual_seed(0); x = torch.rand(4, 3, 128, 128, requires_grad=True)
-    leaves = lambda c: [c[0], *[d for level in c[1:] for d in level]]
-    def both(f): x.grad = None; sum(c.square().sum() for c in f()).backward()
-    theirs = {'ptwt': lambda w: leaves(ptwt.wavedec2(x, pywt.Wavelet(w), level=3, mode='symmetric'))}
-    if importlib.util.find_spec('pytorch_wavelets'):
-        from pytorch_wavelets import DWTForward
-        made = {w: DWTForward(J=3, wave=w, mode='symmetric') for w in ('haar', 'db2', 'db4')}
-        def other(w): low, high = made[w](x); return [low, *high]
-        theirs['pytorch_wavelets'] = other
-    else: print('left out: pytorch_wavelets is not installed')
+    torch.manual_seed(0); x = torch.rand(4, 3, 128, 128, requires_grad=True); there, why = others()
+    def both(f): x.grad = None; sum(c.square().sum() for c in f(x)).backward()
     for w in ('haar', 'db2', 'db4'):
-        works = {'ours': lambda: both(lambda: wavedec2(x, w, 3, 'symmetric'))}                               # noqa: B023  called at once
-        t = median_times(works | {k: lambda f=f: both(lambda: f(w)) for k, f in theirs.items()}, 15, a.clock)     # noqa: B023
-        for k in theirs: row(f'wavelet transform {w} / {k}', ratio(t, 'ours', k), 1, note='3 levels, symmetric, forward and backward')
+        works = {'ours': lambda: both(lambda t: wavedec2(t, w, 3, 'symmetric'))}                             # noqa: B023  called at once
+        t = median_times(works | {k: lambda f=make(w): both(f) for k, make in there.items()}, 15, a.clock)
+        for k in there: row(f'wavelet transform {w} / {k}', ratio(t, 'ours', k), 1, note='3 levels, symmetric, forward and backward')
+    for k, w in why.items(): print(f'| wavelet transform / {k} | | ≤ 1x | | {w} |', flush=True)
 
 def startup(a):
     def child(*words):

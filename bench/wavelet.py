@@ -1,6 +1,6 @@
-"""Forward and backward of a three-level transform, ours against ptwt, as ratios in one run."""
-import statistics, time
-import ptwt, pywt, torch
+"""Forward and backward of a three-level transform, ours against ptwt and pytorch_wavelets, as ratios in one run."""
+import importlib, statistics, sys, time, types
+import torch
 from hqgnet_nb.wavelet import wavedec2
 
 def once(f, x):
@@ -10,13 +10,38 @@ def once(f, x):
 
 def leaves(coeffs): return [coeffs[0], *[c for level in coeffs[1:] for c in level]]
 
+def _ptwt(name):
+    import ptwt, pywt
+    w = pywt.Wavelet(name); return lambda x: leaves(ptwt.wavedec2(x, w, level=3, mode='symmetric'))
+
+def _pytorch_wavelets(name):
+    try: importlib.import_module('pkg_resources')
+    except ImportError: sys.modules['pkg_resources'] = types.SimpleNamespace(resource_stream=None)   # gone from setuptools; its import alone is wanted here
+    from pytorch_wavelets import DWTForward
+    f = DWTForward(J=3, wave=name, mode='symmetric')
+    def run(x): low, high = f(x); return [low, *high]
+    return run
+
+OTHERS = dict(ptwt=_ptwt, pytorch_wavelets=_pytorch_wavelets)         # {package: a function wavelet -> (x -> coefficients)}
+
+def others():
+    "(the part of `OTHERS` that works here, {package: why another does not})"
+    why = {}
+    for k, make in OTHERS.items():
+        try: make('haar')(torch.zeros(1, 1, 16, 16))
+        except ModuleNotFoundError as e: why[k] = f'not installed: pip install {k}' if e.name == k else f'needs {e.name}'
+        except Exception as e: why[k] = f'cannot be used here ({type(e).__name__}: {e})'
+    return {k: make for k, make in OTHERS.items() if k not in why}, why
+
 if __name__ == '__main__':
     torch.manual_seed(0)
-    x = torch.rand(4, 3, 128, 128, requires_grad=True)
-    print('| wavelet | ours / ptwt (median of 15 pairs) | min | max |\n|---|--:|--:|--:|')
-    for name in ('haar', 'db2', 'db4'):
-        ours = lambda t: wavedec2(t, name, 3, 'symmetric')                                        # noqa: B023  called at once
-        theirs = lambda t: leaves(ptwt.wavedec2(t, pywt.Wavelet(name), level=3, mode='symmetric'))     # noqa: B023
-        for f in (ours, theirs): once(f, x)
-        r = [once(ours, x)/once(theirs, x) for _ in range(15)]
-        print(f'| {name} | {statistics.median(r):.2f} | {min(r):.2f} | {max(r):.2f} |')
+    x = torch.rand(4, 3, 128, 128, requires_grad=True); there, why = others()
+    print('| wavelet, beside | ours / theirs (median of 15 pairs) | min | max |\n|---|--:|--:|--:|')
+    for k, make in there.items():
+        for name in ('haar', 'db2', 'db4'):
+            ours = lambda t: wavedec2(t, name, 3, 'symmetric')                                        # noqa: B023  called at once
+            theirs = make(name)
+            for f in (ours, theirs): once(f, x)
+            r = [once(ours, x)/once(theirs, x) for _ in range(15)]
+            print(f'| {name}, {k} | {statistics.median(r):.2f} | {min(r):.2f} | {max(r):.2f} |')
+    for k, w in why.items(): print(f'| {k} | {w} | | |')

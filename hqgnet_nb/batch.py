@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['NOTE', 'UNLIKE', 'AHEAD', 'ROOM', 'LEVEL', 'WORKERS', 'score_pair', 'in_order', 'enhance_folder', 'merge_manifests',
-           'label', 'batch_report']
+           'label', 'veil', 'batch_report']
 
 # %% ../nbs/15f_batch.ipynb #f1500003
-import contextlib, errno, json, math, os, re, sys, threading, time, warnings
+import contextlib, errno, functools, json, math, mimetypes, os, re, sys, threading, time, warnings
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import torch
 from .changes import changes
-from .core import UserError, _natural, atomic_path, image_facts, printable, read_image, resize, to_array, to_uint, write_image, write_json
+from .core import UserError, _natural, _or, atomic_path, image_facts, printable, read_image, resize, to_array, to_uint, write_image, write_json
 from .enhance import ONCE
-from .films import Films, enhance_document
+from .films import LIMIT, Films, enhance_document
 from .manifest import Manifest, _key, _kind_of, _sha, _todo, left_out, of_shard, plan_maps, plan_outputs, plan_sidecars
 from .manifest import read_manifests, settings_of, sweep, which_shard
 from .medical import open_document
@@ -84,13 +84,29 @@ def in_order(
 
 
 # %% ../nbs/15f_batch.ipynb #12e24d67
-def _why(e, *folders):
-    "What went wrong in one line, without paths of the machine"
-    text = str(e) if isinstance(e, UserError) else f'{type(e).__name__}: {(str(e).splitlines() or ["out of memory"])[0][:120]}'
-    text = printable(text)                                         # as paths in the library's own messages are
-    for f in folders:
-        p = printable(f); text = text.replace(f'{p}: ', '').replace(f"'{p}'", 'it').replace(f'{p}{os.sep}', '').replace(p, printable(f.name))
-    return re.sub(r"(['\"])(?:/|[A-Za-z]:\\)(?:(?!\1).)*(?:\1|$)", 'it', text)           # quoted by other libraries, perhaps cut short
+def _nameless(text, *paths):
+    "A message without these paths and names, for it stands beside a name, or beside a hash in place of one"
+    for s in sorted({t for p in paths for q in (str(p), Path(p).name) for t in (printable(q), printable(repr(q)[1:-1])) if t}, key=len, reverse=True):
+        name = re.escape(s); text = re.sub(rf"^{name}: |(['\"]){name}\1", lambda m: 'it' if m[1] else '', text)
+        if set(s) & {'.', '/', '\\'}: text = re.sub(rf'(?<![\w.]){name}(?!\w)', 'it', re.sub(rf'(?<![\w.]){name}: ', '', text))
+    return re.sub(r"(['\"])(?:(?!\1).)*[/\\](?:(?!\1).)*(?:\1|$)", 'it', text)           # other paths that are quoted, perhaps cut short
+
+def _why(e, *paths):
+    "What went wrong in one line, without names and without paths of the machine"
+    if isinstance(e, UserError): return _nameless(printable(e), *paths)                      # as paths in the library's own messages are
+    return f'{type(e).__name__}: {_nameless(printable((str(e).splitlines() or ["out of memory"])[0]), *paths)[:120]}'
+
+def _suffixes(others, quiet):
+    "What `left_out` gives, in words; a suffix that nobody knows may be a part of a name"
+    if not quiet: return ', '.join(f'{n} {s}' for s, n in list(others.items())[:8]) + ', …'*(len(others) > 8)
+    of = Counter()
+    for s, n in others.items(): of[s if s in mimetypes.types_map or ' ' in s and s[0] != '.' else 'others'] += n
+    return ', '.join(f'{n} {s}' for s, n in of.most_common(8))
+
+def _quiet_guide(settings, quiet):
+    "Settings in which the names of guides are hashes: they are those of other patients"
+    if not quiet or not (files := (settings['guide'] or {}).get('files')): return settings
+    return dict(settings, guide=dict(settings['guide'], files=[f if re.fullmatch('file [0-9a-f]{10}', f) else label(f, True) for f in files]))
 
 
 # %% ../nbs/15f_batch.ipynb #f1510016
@@ -126,23 +142,25 @@ def enhance_folder(
     name=None, # of the model, for the reader
     sequence=False, # the images of each folder are the frames of a film
     say=lambda text: None, # is called with a line where a batch goes on
+    quiet=False, # guides are named by a hash in what is written, and `say` names no suffix that may be a part of a name
 ) -> tuple: # (number of images that are there now, [(input path, why it failed), …]), of this shard
     "Enhance every image that is not done yet, going on past bad ones; `UserError` where nothing can be done at all [our reading]"
-    src, out, one, shard = Path(src).expanduser(), Path(out).expanduser(), Path(src).expanduser().is_file(), which_shard(shard)
+    src, out, one, shard = Path(src).expanduser(), Path(out).expanduser(), _or(Path(src).expanduser().is_file, False), which_shard(shard)
     whole = plan_outputs(src, out, fmt); maps, sides = plan_maps(whole, out) if uncertainty else {}, plan_sidecars(whole) if sidecar else {}
     names = {f: f.name if one else f.relative_to(src).as_posix() for f, _ in whole}
     if not 0 <= strength <= 1: raise UserError(f'strength {strength}: choose a number from 0 to 1')
     code, settings = enhancer.guide_code(guide), settings_of(enhancer, strength, guide, quality, name, format=fmt, uncertainty=uncertainty, sequence=sequence)
     film = Films(enhancer, whole, strength, code, quality) if sequence and not one else None
     mine = whole if one else [(f, to) for f, to in whole if of_shard(str(Path(names[f]).parent) if film else names[f], shard)]          # a film is one's work
-    todo = _todo(mine, names, out, settings, overwrite, (maps, sides), one)
+    todo, settings = _todo(mine, names, out, settings, overwrite, (maps, sides), one), _quiet_guide(settings, quiet)
+    places = lambda to: [p for p in (to, maps.get(to), sides.get(to)) if p]
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'{out}: cannot be made ({e.strerror}); choose another folder') from e
     others = left_out(src, whole)
-    if others: say(f'left out, no images by their names: {", ".join(f"{n} {s}" for s, n in list(others.items())[:8])}{", …" if len(others) > 8 else ""}')
+    if others: say(f'left out, no images by their names: {_suffixes(others, quiet)}')
     header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, at=time.time())
     book = None if one else Manifest(out/f'manifest_{shard[0]}.jsonl', header)
-    if book: sweep([p for _, to in mine for p in (to, maps.get(to), sides.get(to)) if p])
+    sweep([p for _, to in mine for p in places(to)] + [out/p for p in ('manifest.jsonl', 'report.html') if book])
     if len(todo) < len(mine): say(f'{len(mine) - len(todo)} of {len(mine)} images were done before')
 
     # no part of the settings: the result is the same but for rounding
@@ -156,14 +174,14 @@ def enhance_folder(
             torch.set_num_threads(threads if big else each)        # of this thread
             return made(item, x)
     def made(item, x):
-        t, (f, to), kept, facts = time.perf_counter(), item, None, None
+        t, (f, to), kept, facts, flickers = time.perf_counter(), item, None, None, None
         if not isinstance(x, np.ndarray):
-            with x: n, facts = x.n, x.facts; x, y = enhance_document(enhancer, x, to, strength, code, quality, f'Settings {settings["id"]}.')
-        elif film: n, y = 1, film.enhance(f, x)
+            with x: n, facts = x.n, x.facts; x, y, flickers = enhance_document(enhancer, x, to, strength, code, quality, f'Settings {settings["id"]}.')
+        elif film: n, y = 1, film.enhance(f, x); flickers = film.flicker(f, x, y) if sidecar else None
         else: n, kept = 1, {} if maps and math.prod(x.shape[:2]) <= ONCE else _Little(); y = enhancer.enhance(x, strength, code, quality, kept)
-        return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, facts, time.perf_counter() - t
+        return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, facts, flickers, time.perf_counter() - t
     def write(item, _, what):
-        (f, to), (x, y, doubt, kept, facts, seconds) = item, what; info = f.stat()
+        (f, to), (x, y, doubt, kept, facts, flickers, seconds) = item, what; info = f.stat()
         # a float image in a PNG: 16 bits, since 8 would lose levels
         if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL, image_facts(f))
         if doubt is not None: write_image(maps[to], to_uint(np.clip(4*doubt, 0, 1)), LEVEL)
@@ -172,24 +190,26 @@ def enhance_folder(
         # of a document: what is stored, not what is shown of it
         about = dict(ends[0], **(facts or dict(shape=list(x.shape), depth=8*x.itemsize))), dict(settings, quality_used=enhancer.choose(x, quality), **by)
         side = dict(schema=1, input=about[0], output=ends[1], settings=about[1], scores=scores, note=NOTE)
-        if sidecar: write_json(sides[to], side | (dict(scored_frame=facts['frames']//2) if facts else {}))
+        if sidecar: write_json(sides[to], side | (dict(scored_frame=facts['frames']//2) if facts else {}) | (dict(flicker=flickers) if flickers else {}))
         return dict(file=names[f], to=ends[1]['file'], bytes=info.st_size, mtime_ns=info.st_mtime_ns, sha256=ends[0]['sha256'], bytes_out=ends[1]['bytes'],
-                    seconds=round(seconds, 4), **({} if doubt is not None or not maps else dict(map=False)), **scores)
-    failures, n_ok, unmapped = [], len(mine) - len(todo), 0
+                    seconds=round(seconds, 4), **({} if doubt is not None or not maps else dict(map=False)),
+                    **(dict(steady=False) if flickers and not flickers.get('within', True) else {}), **scores)
+    failures, n_ok, unmapped, unsteady = [], len(mine) - len(todo), 0, 0
     results = in_order(todo, read, work, write, workers, strict=bool(film))
     with contextlib.closing(book) if book else contextlib.nullcontext(), _brisk(), contextlib.closing(results):
-        for f, _ in (progress or iter)(todo):
+        for f, to in (progress or iter)(todo):
             _, r = next(results)
             if isinstance(r, Exception):
                 if (no := getattr(r.__cause__ or r, 'errno', None)) in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
                     cure = 'make the disk writable' if no == errno.EROFS else 'free some space'
-                    raise UserError(f'{_why(r, out).removesuffix(f"; {cure}")}; {cure}, and the same command goes on') from r
-                failures.append((f, _why(r, f, out)))
+                    raise UserError(f'{out}: {_why(r, f, *places(to), out).removesuffix(f"; {cure}")}; {cure}, and the same command goes on') from r
+                failures.append((f, _why(r, f, *places(to), out)))
                 r = dict(file=names[f], status='failed', why=failures[-1][1])
-            else: n_ok += 1; unmapped += r.get('map') is False; r['status'] = 'done'
+            else: n_ok += 1; unmapped += r.get('map') is False; unsteady += r.get('steady') is False; r['status'] = 'done'
             if book: book.add(settings=settings['id'], key=_key(names[f]), at=time.time(), **r)
+    if unsteady: say(f'films, or frames of films, that flicker more than their inputs by over {LIMIT:g} levels: {unsteady}; see `flicker` in their sidecars')
     if unmapped: say(f'{unmapped} of several frames: no map of the expected error is made of them')
-    other = sorted({f.suffix or f.name for f, to in mine if to.suffix == '.png' != f.suffix}) if fmt == 'same' else []
+    other = sorted({f.suffix or 'names without suffix' for f, to in mine if to.suffix == '.png' != f.suffix}) if fmt == 'same' else []
     if other: warnings.warn(f'{" ".join(other)} cannot be written; those images became .png', stacklevel=2)
     return n_ok, failures
 
@@ -221,6 +241,43 @@ def label(
     "What a file is called on a terminal or a page [our reading]"
     return f'file {_key(name)}' if quiet else printable(name)
 
+# %% ../nbs/15f_batch.ipynb #6a311dd2
+def veil(
+    src, # the folder of inputs, or one file
+    out, # that of results
+    guide=None, # a folder or file of guides
+): # a function text -> text
+    "A function that puts hashes in place of names, whichever a line holds; what lies there and is not known is 'a file' [our reading]"
+    spelled, base = lambda p: printable(Path(p).as_posix()), Path(src).expanduser()
+    words = {src: label(src, True) if _or(base.is_file, False) else 'INPUT', guide: 'GUIDE', out: None}
+    forms = lambda p: {spelled(q) for q in (p, Path(p).expanduser(), os.path.abspath(Path(p).expanduser()), os.path.realpath(Path(p).expanduser()))}
+    places = {s: w for p, w in words.items() if p for s in forms(p) if s != '.'}
+    @functools.cache
+    def known():
+        out = {}
+        for here, folders, files in os.walk(base):
+            at = Path(here).relative_to(base)
+            for p in (at/n for n in files):
+                for q in (p, p.with_suffix('')): out[spelled(q)] = out[spelled(repr(q.as_posix())[1:-1])] = label(p.as_posix(), True)
+            for n in folders: out.setdefault(spelled(at/n), f'folder {_key((at/n).as_posix())}')
+        return {k: out[k] for k in sorted(out, key=len, reverse=True)}
+    def behind(rest):
+        "What follows a place in a line"
+        if re.match(r'(manifest(_\d+)?\.jsonl|report\.html)(?!\w)', rest): return rest
+        if rest.startswith('uncertainty/'): return f'uncertainty/{behind(rest[12:])}'
+        ends = lambda k: not re.match(r'[\w/.]' if known()[k].startswith('folder') else r'[\w/]', rest[len(k):])
+        if k := next((k for k in known() if rest.startswith(k) and ends(k)), None): return known()[k] + rest[len(k):]
+        return re.sub('^(?:(?!: | and | would ).)+', 'a file', rest)
+    def hide(text):
+        text = printable(text)
+        for s, w in sorted(places.items(), key=lambda p: -len(p[0])):
+            first, *more = re.split(rf'(?<![\w./\\-]){re.escape(s)}(?![\w.-])', text)
+            text = first + ''.join((w or s) + (f'/{behind(r[1:])}' if r[:1] == '/' else r) for r in more)
+        for k in known():                                      # of a folder given as `.` names come alone
+            if k in text and set(k) & {'.', '/'}: text = re.sub(rf'(?<![\w./-]){re.escape(k)}(?!\w)', lambda _: known()[k], text)      # noqa: B023
+        return text
+    return hide
+
 # %% ../nbs/15f_batch.ipynb #e879c974
 def batch_report(
     out, # the folder of a batch
@@ -231,21 +288,23 @@ def batch_report(
     "Write the page of a batch [our reading]"
     from hqgnet_nb.report import write_report
     out, src = Path(out).expanduser(), src and Path(src).expanduser(); sums, lines = merge_manifests(out), read_manifests(out)[1].values()
-    done, failed = ([d for d in lines if d['status'] == s] for s in ('done', 'failed')); s = sums['settings']; took = max(sums['ended'] - sums['started'], 1e-9)
+    done, failed = ([d for d in lines if d['status'] == s] for s in ('done', 'failed')); s = _quiet_guide(sums['settings'], quiet)
+    took, unsteady = max(sums['ended'] - sums['started'], 1e-9), sum(d.get('steady') is False for d in done)
     number = lambda q: ', '.join(f'{k} {v:.3f}' for k, v in q.items()) if q else 'not measured'
     run = {'images': f'{sums["done"]} enhanced, {sums["failed"]} failed, {sums["missing"]} still to do, of {sums["files"]}',
            'structure kept': number(sums['structure']), 'ridges changed, share': number(sums['changed']),
            'results unlike the training': f'{sums["flagged"]} of {sums["done"]}: {UNLIKE} times as far as nine of ten of its good images, or more',
            'time': f'{sums["seconds"]:.0f} s of computing, {took:.0f} s from first to last, pauses included',
-           **({'left out, no images by their names': ', '.join(f'{n} {s}' for s, n in sums['left_out'].items())} if sums['left_out'] else {}),
+           **({'films that flicker': f'{unsteady}, or frames of them: more than their inputs by over {LIMIT:g} levels'} if unsteady else {}),
+           **({'left out, no images by their names': _suffixes(sums['left_out'], quiet)} if sums['left_out'] else {}),
            **{k: s[k] for k in ('model', 'weights', 'program', 'strength', 'quality')},
            'guide': json.dumps(s['guide']) if s['guide'] else 'the average of the training'}
     notes = ['Scores compare a result with its input, at working size. There is no reference: a low score is a place to look, not a verdict.']
     if any(_kind_of(Path(d['to'])) != 'image' for d in done): notes.append('Of films, volumes and DICOM files the middle frame is scored and shown.')
     if sums['mixed']: notes.append('Warning: these results were made with different settings; the last ones are shown.')
-    whys = Counter(d['why'] for d in failed)
-    of = lambda why: ', '.join([label(d['file'], quiet) for d in failed if d['why'] == why][:3])
-    notes += [f'{n} failed: {why} ({of(why)}{", …" if n > 3 else ""})' for why, n in whys.most_common(most)]
+    why = lambda d: _nameless(d['why'], d['file']) if quiet else d['why']
+    whys = Counter(map(why, failed)); of = lambda w: ', '.join([label(d['file'], quiet) for d in failed if why(d) == w][:3])
+    notes += [f'{n} failed: {w} ({of(w)}{", …" if n > 3 else ""})' for w, n in whys.most_common(most)]
     if len(whys) > most: notes.append(f'… and {len(whys) - most} other reasons; all are in manifest.jsonl.')
     def pictures(d, title):
         ims = {}

@@ -69,7 +69,7 @@ def finish(
     done, # the line for stdout, with {n} for their number
 ) -> int: # exit code: 0, or 1 where some failed
     "Say what was done and what failed [our reading]"
-    print(done.format(n=f'{n_ok} image{"" if n_ok == 1 else "s"}'))
+    print(done.replace('{n}', f'{n_ok} image{"" if n_ok == 1 else "s"}', 1))          # a folder's name may hold braces too
     for path, why in failures: say('failed:', why if str(path) in str(why) else f'{path}: {why}')
     if failures: say(f'error: {len(failures)} of {n_ok + len(failures)} images failed')
     return int(bool(failures))
@@ -92,13 +92,14 @@ def _run_degrade(a):
 def _run_enhance(a):
     "`hqgnet enhance`; returns the exit code"
     from hqgnet_nb.batch import enhance_folder, label
-    from hqgnet_nb.core import ImageError
+    from hqgnet_nb.core import ImageError, _or
     from hqgnet_nb.enhance import Enhancer
     from hqgnet_nb.generator import shipped
-    one = a.input.expanduser().is_file(); run = a.run_path.expanduser().resolve(); run = run.parent if run.is_file() else run
+    one = _or(a.input.expanduser().is_file, False); run = a.run_path.expanduser().resolve(); run = run.parent if run.is_file() else run
     n_ok, failures = enhance_folder(Enhancer.load(a.run_path, _own_device(a.device)), a.input, a.out, a.strength, a.guide, a.format, a.quality,
                                     uncertainty=a.uncertainty, progress=progress('enhancing'), sidecar=a.sidecar, overwrite=a.overwrite, shard=a.shard,
-                                    sequence=a.sequence, name=run.name if run.exists() or str(a.run_path) not in shipped() else str(a.run_path), say=say)
+                                    sequence=a.sequence, name=run.name if run.exists() or str(a.run_path) not in shipped() else str(a.run_path), say=say,
+                                    quiet=a.quiet_names)
     if failures and one: raise ImageError(f'{label(a.input, a.quiet_names)}: {failures[0][1]}')            # one file is not a batch
     failures = [(label(f.relative_to(a.input.expanduser()), a.quiet_names), why) for f, why in failures]
     code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''))
@@ -490,7 +491,8 @@ def _add_using(command, device):
     c.add_argument('--shard', type=shard, metavar='K/N', help='do part K of N, counted from 1; default: as RANK and WORLD_SIZE say, which launchers set')
     c.add_argument('--sequence', action='store_true', help='the images of each folder are the frames of a film: enhance them without flicker')
     c.add_argument('--report', action='store_true', help='write OUT/report.html: sums, failures, the images with the lowest scores')
-    c.add_argument('--quiet-names', action='store_true', help='in messages and in the report, name files by a hash, which is `key` in OUT/manifest*.jsonl')
+    c.add_argument('--quiet-names', action='store_true',
+                   help='in all that is said and in the report, name files by a hash, which is `key` in OUT/manifest*.jsonl; guides in sidecars too')
     c.add_argument('--device', **device)
     c = command('merge', _run_merge, 'sum up a batch that several processes have done')
     c.add_argument('out', type=Path, metavar='OUT', help='the folder of `hqgnet enhance RUN INPUT OUT`; gets manifest.jsonl')
@@ -553,6 +555,12 @@ def _add_using(command, device):
     c.add_argument('--json', action='store_true', help='as JSON')
 
 # %% ../nbs/17_cli.ipynb #0ca72321
+def _hide(a):
+    "A function that is put over lines of which nobody knows what they name; names are asked for unless --quiet-names says otherwise"
+    if not getattr(a, 'quiet_names', False): return lambda text: text
+    from hqgnet_nb.batch import veil
+    return veil(a.input or a.out, a.out, getattr(a, 'guide', None))
+
 def main(
     argv=None, # list of words; None: those of the command line
 ) -> int: # exit code
@@ -560,10 +568,12 @@ def main(
     for stream in sys.stdout, sys.stderr:                     # a terminal that lacks a character shows '?' for it
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='replace')
     a = build_parser().parse_args(argv); a.words = sys.argv[1:] if argv is None else list(argv)
+    hide = str
     try:
+        hide = _hide(a)
         with warnings.catch_warnings():
             for category in DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning: warnings.simplefilter('ignore', category)
-            warnings.showwarning = lambda message, *_, **__: other_process() or say('warning:', (str(message).splitlines() or ['no more is known'])[0])
+            warnings.showwarning = lambda message, *_, **__: other_process() or say('warning:', hide((str(message).splitlines() or ['no more is known'])[0]))
             code = a.run(a)
             sys.stdout.flush()
             return code
@@ -575,7 +585,7 @@ def main(
     except Exception as e:
         if os.environ.get('HQGNET_DEBUG'): raise
         from hqgnet_nb.core import UserError
-        line = ' '.join(str(e).split())
+        line = ' '.join(hide(str(e)).split())
         if isinstance(e, UserError):
             if not getattr(e, 'told', False): say('error:', line)        # by another process
             return 2

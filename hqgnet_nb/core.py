@@ -174,7 +174,9 @@ def read_image(
     except ImageError: raise
     except MemoryError as e: raise ImageError(f'{path}: there is not enough memory for it') from e
     except Exception as e:
-        why = e.strerror if isinstance(e, OSError) and e.strerror else f'{type(e).__name__}: {(str(e).splitlines() or [""])[0][:120]}'
+        # of another library's words only those before it quotes: that may be the name of the file, or a patient's from within it
+        words = re.split(r"""b?['"]|[(:<]""", (str(e).splitlines() or [''])[0])[0].strip()
+        why = e.strerror if isinstance(e, OSError) and e.strerror else type(e).__name__ + f': {words[:120]}'*bool(words)
         raise ImageError(f'{path}: cannot be read as an image ({why})') from e
 
 FORMATS = ('PNG', 'JPEG', 'TIFF', 'BMP', 'GIF', 'WEBP', 'PPM')       # Pillow's names of what it may open: pixels alone, no programs
@@ -201,17 +203,27 @@ def atomic_path(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, tmp = tempfile.mkstemp(prefix=f'.{path.stem[:40]}.', suffix=path.suffix, dir=path.parent)
-        os.close(fd)
     except OSError as e:
         cure = 'free some space' if e.errno in (errno.ENOSPC, errno.EDQUOT) else 'choose another folder'
         raise UserError(f'{path}: cannot write here ({e.strerror}); {cure}') from e
-    tmp = Path(tmp)
+    tmp, locked = Path(tmp), _lock(fd)      # by the lock, whoever finds the file can tell whether its writer lives
+    if not locked: os.close(fd)
     try:
         yield tmp
         tmp.chmod(0o666 & ~_umask())        # mkstemp makes files private
         os.replace(tmp, path)
     except OSError as e: raise UserError(f'{path}: cannot be written ({e.strerror or e})') from e
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
+        if locked: os.close(fd)
+
+def _lock(fd, shared=False):
+    "Whether an open file could be locked: False where another has locked it, None where the system or the disk knows no locks"
+    try:
+        import fcntl
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB); return True
+    except BlockingIOError: return False
+    except (ImportError, OSError): return None
 
 def _umask():
     with _ALONE: m = os.umask(0); os.umask(m)               # it is the process's: two threads at once would leave it at 0

@@ -7,14 +7,15 @@ __all__ = ['SAME', 'CLOCK', 'plan_outputs', 'left_out', 'plan_maps', 'weights_ha
            'read_manifests', 'Manifest', 'sweep', 'which_shard', 'of_shard']
 
 # %% ../nbs/15ea_manifest.ipynb #07ffddcd
-import contextlib, hashlib, json, os, re, time
+import contextlib, functools, hashlib, json, os, re, time
 from collections import Counter
 from pathlib import Path
 import numpy as np
 import torch
 from . import __version__
-from .core import IMAGE_SUFFIXES, UserError, _below, list_images, printable
+from .core import IMAGE_SUFFIXES, UserError, _below, _lock, _or, list_images, printable
 from .medical import MEDICAL_SUFFIXES, _kind, list_documents, open_document
+from .video import _Video
 
 # %% ../nbs/15ea_manifest.ipynb #557d9851
 def _kind_of(f):
@@ -32,8 +33,15 @@ def _new_name(f, fmt):
     if kind == 'image': return f'{f.stem}{f.suffix if fmt == "same" and f.suffix.lower() in SAME else ".png"}'
     if kind == 'volume' and f.name.lower().endswith(('.nii', '.nii.gz')): return f.name
     if kind == 'dicom': return f'{f.stem if f.suffix.lower() in MEDICAL_SUFFIXES | IMAGE_SUFFIXES else f.name}.dcm'
-    with contextlib.suppress(UserError), open_document(f) as d: return f.stem + d.suffix
+    with contextlib.suppress(UserError):                       # by their headers: it takes no look at the frames to name what they become
+        if kind == 'film': return f.stem + _Video(f, whole=False).suffix
+        with open_document(f) as d: return f.stem + d.suffix
     return f'{f.stem}{".nii" if kind == "volume" else ".mp4"}'
+
+def _real():
+    "A function path -> its real path, a string: each folder is looked up once, and a link to itself is taken as it is"
+    folder = functools.cache(os.path.realpath)
+    return lambda p: os.path.realpath(p) if os.path.islink(p) else os.path.join(folder(p.parent), p.name)
 
 SAME = ('.png', '.tif', '.tiff', '.jpg', '.jpeg')     # what `write_image` writes, so that `same` can be kept
 
@@ -45,18 +53,22 @@ def plan_outputs(
     "Which file goes where, DICOM, NIfTI and films as what they are; `UserError` where outputs would meet or lie among the inputs [our reading]"
     if fmt not in ('png', 'same'): raise UserError(f'format {fmt!r}: choose png or same')
     src, out = Path(src).expanduser(), Path(out).expanduser()
-    files = list_documents(src)
-    if src.is_file() and not _kind_of(src): raise UserError(f'{src}: not an image; expected {" ".join(sorted(IMAGE_SUFFIXES | MEDICAL_SUFFIXES))}')
-    if out.is_file(): raise UserError(f'{out}: is a file; give a folder to write to')
-    if not out.exists() and out.suffix.lower() in IMAGE_SUFFIXES: raise UserError(f'{out}: looks like a file; give a folder to write to')
-    if src.is_dir() and out.resolve().is_relative_to(src.resolve()):
+    files, real, within = list_documents(src), _real(), lambda p, q: Path(os.path.realpath(p)).is_relative_to(os.path.realpath(q))
+    if files == [src] and not _kind_of(src): raise UserError(f'{src}: not an image; expected {" ".join(sorted(IMAGE_SUFFIXES | MEDICAL_SUFFIXES))}')
+    if _or(out.is_file, False): raise UserError(f'{out}: is a file; give a folder to write to')
+    if not _or(out.exists, False) and out.suffix.lower() in IMAGE_SUFFIXES: raise UserError(f'{out}: looks like a file; give a folder to write to')
+    if src.is_dir() and within(out, src):
         raise UserError(f'{out}: lies in the input folder; give one outside of it')
-    base, sources = src if src.is_dir() else src.parent, {f.resolve() for f in files}
+    base, sources = src if src.is_dir() else src.parent, {real(f) for f in files}
+    if not within(src, out) and any(within(d, out) for d in {os.path.dirname(f) for f in sources}):
+        raise UserError(f'{out}: a link in the input folder leads here, so results would be enhanced again; give another folder')
     plan, taken = [], {}
     for f in files:
         to = out/f.relative_to(base); to = to.with_name(_new_name(f, fmt)); key = str(to).lower()      # some disks do not tell A from a
-        if key in taken: raise UserError(f'{taken[key]} and {f} would both become {to}; rename one of them')
-        if to.resolve() in sources: raise UserError(f'{to}: an input would be overwritten; give another output folder')
+        if key in taken:
+            kept = len({_new_name(g, 'same').lower() for g in (f, taken[key])}) == 2
+            raise UserError(f'{taken[key]} and {f} would both become {to}; rename one of them{", or keep their suffixes (format same)"*kept}')
+        if real(to) in sources: raise UserError(f'{to}: an input would be overwritten; give another output folder')
         taken[key] = f; plan.append((f, to))
     return plan
 
@@ -80,11 +92,11 @@ def plan_maps(
 ) -> dict: # output path -> path of its map, below out/uncertainty; the suffix of the output stays in its name where two would have one place
     "Where the map of each output goes; `UserError` where that is the place of another file [our reading]"
     out, bases = Path(out).expanduser(), _bases(plan)
-    taken, sources, maps = {str(to).lower(): f for f, to in plan}, {f.resolve() for f, _ in plan}, {}
+    real = _real(); taken, sources, maps = {str(to).lower(): f for f, to in plan}, {real(f) for f, _ in plan}, {}
     for f, to in plan:
         m = (out/'uncertainty'/to.relative_to(out)).with_name(f'{bases[to]}.png'); key = str(m).lower()
         if key in taken: raise UserError(f'{taken[key]} and the map of {f} would both become {m}; rename one of them, or ask for no maps')
-        if m.resolve() in sources: raise UserError(f'{m}: an input would be overwritten; give another output folder')
+        if real(m) in sources: raise UserError(f'{m}: an input would be overwritten; give another output folder')
         taken[key], maps[to] = f'the map of {f}', m
     return maps
 
@@ -147,7 +159,9 @@ def read_manifests(
 ) -> tuple: # ([header, …], {input, relative: its last line})
     "What the manifests of all processes say; half lines of killed ones, and lines that lack something, are left out [our reading]"
     headers, lines = [], []
-    for p in sorted(Path(out).glob('manifest*.jsonl')):
+    try: books = sorted(Path(out).glob('manifest*.jsonl'))
+    except OSError as e: raise UserError(f'{out}: cannot be looked into ({e.strerror}); choose another folder') from e
+    for p in books:
         try: text = p.read_text(encoding='utf-8', errors='replace')
         except OSError as e: raise UserError(f'{p}: cannot be read ({e.strerror})') from e
         for line in text.splitlines():
@@ -192,18 +206,22 @@ class Manifest:
         "Let others have it"
         self.file.close()
 
+def _left(p):
+    "Whether the writer of a temporary file is gone: it had it locked. None where there are no locks, or it may not be asked"
+    with contextlib.suppress(OSError), open(p, 'rb') as f: return _lock(f, shared=True)
+
 def sweep(
     paths, # the files to be, of this process alone
-    age=3600, # seconds from which on temporary files are removed whose names, cut to 40 letters, may be those of another process
+    age=3600, # seconds from which on, where a disk knows no locks, temporary files are removed whose names, cut to 40 letters, may be those of another process
 ) -> int: # how many were removed
-    "Remove what killed processes left of writing these files [our reading]"
+    "Remove what killed processes left of writing these files; never what a living one is at [our reading]"
     n, mine = 0, {(p.parent, p.stem[:40], p.suffix) for p in paths}; cut = {k for k in mine if len(k[1]) == 40}
     for folder in {p.parent for p in paths}:
         if not folder.is_dir(): continue
         for p in [Path(e.path) for e in os.scandir(folder) if e.name.startswith('.')]:
             m = re.fullmatch(r'\.(.*)\.[a-z0-9_]{8}(\.\w+)', p.name, re.S); key = (folder, m[1], m[2]) if m else None
             with contextlib.suppress(OSError):
-                if key in mine and (key not in cut or time.time() - p.stat().st_mtime > age): p.unlink(); n += 1
+                if key in mine and (dead := _left(p)) is not False and (dead or key not in cut or time.time() - p.stat().st_mtime > age): p.unlink(); n += 1
     return n
 
 # %% ../nbs/15ea_manifest.ipynb #91f2c2e0
@@ -214,10 +232,10 @@ def _todo(plan, names, out, settings, overwrite, beside=({},), one=False):
     headers, lines = ([], {}) if one else read_manifests(out); todo, began = [], min((h['at'] for h in headers), default=float('inf')) - CLOCK
     for f, to in plan:
         d, what, at, more = lines.get(names[f]), None, to, [b[to] for b in beside if to in b]
-        there = to.stat() if to.exists() else None
+        there = to.stat() if _or(to.exists, False) else None       # a name may be too long for the disk: that is this file's trouble alone
         if d is None or d['status'] != 'done':                 # a killed batch leaves files without a line, none of them older than itself
             mine = _made(beside[-1].get(to), to) if one else ()
-            strange = [p for p in (to, *more) if p.exists() and p not in mine and p.stat().st_mtime < began]
+            strange = [p for p in (to, *more) if _or(p.exists, False) and p not in mine and p.stat().st_mtime < began]
             if strange: at, what = strange[0], f'is there already, and is not of {"this program" if one else "a batch"}'
         elif there:
             now = f.stat()
@@ -243,7 +261,8 @@ def _other(line, settings, headers):
     old = next((h['settings'] for h in headers if h['settings']['id'] == line['settings']), {})
     diff = [f'{k} {json.dumps(old[k])[:40]}, not {json.dumps(v)[:40]}' for k, v in settings.items()
             if k in old and old[k] != v and k not in ('id', 'guide', 'weights')]
-    diff += [f'another {k}' if k != 'weights' else 'other weights' for k in ('guide', 'weights') if k in old and old[k] != settings[k]]
+    apart = lambda v: {k: w for k, w in v.items() if k != 'files'} if isinstance(v, dict) else v          # names of guides may be hidden
+    diff += [f'another {k}' if k != 'weights' else 'other weights' for k in ('guide', 'weights') if k in old and apart(old[k]) != apart(settings[k])]
     return f'was made with other settings ({"; ".join(diff) or "of another version"})'
 
 # %% ../nbs/15ea_manifest.ipynb #315978ae

@@ -33,10 +33,10 @@ def _announced(head):
 class _Video(Document):
     "A film: its frames, decoded one after the other; written lossless (FFV1) into .mkv, nearly so (H.264, CRF 10) into .mp4 or .mov"
     kind, suffix = 'video', '.mp4'
-    def __init__(self, path):
+    def __init__(self, path, whole=True):
         super().__init__(path); self._av = _need('av', 'video'); self._film, self._cache = None, (None, None)
         try:
-            with self._guard(): self._measure()
+            with self._guard(): self._measure() if whole else self._glance()
         finally: self.close()
 
     def close(self):
@@ -54,6 +54,16 @@ class _Video(Document):
         self._film = [c, f, s, c.decode(s), 0]
         return c, s
 
+    def _glance(self):
+        "What it will be written as, by its header alone: a long film need not be gone through for that"
+        c = self._start()[1].codec_context; self._named(c.name, c.format or self._decoded(0).format)
+
+    def _named(self, codec, form):
+        "Set the suffix of what will be written; (bits of a value, whether it is grey)"
+        bits, grey = max(x.bits for x in form.components), form.name.startswith('gray')
+        if codec in _LOSSLESS or bits > 8 or grey: self.suffix = '.mkv'
+        return bits, grey
+
     def _measure(self):
         "Times and number of the frames, from the packets; what they look like, from the first"
         with open(self.path, 'rb') as f: says, have = _announced(f.read(4096)), f.seek(0, 2)
@@ -69,11 +79,10 @@ class _Video(Document):
         self._times, self._rate, codec, sounds = sorted(times), Fraction(rate), s.codec_context.name, len(c.streams.audio)
         seen = s.codec_context.sample_aspect_ratio
         self.close(); self._start(); frame = self._decoded(0)
-        bits = max(x.bits for x in frame.format.components); grey = frame.format.name.startswith('gray')
+        bits, grey = self._named(codec, frame.format)
         self._format, self._half = ('gray' if grey else 'rgb24') if bits <= 8 else ('gray16le' if grey else 'rgb48le'), grey or '420' in frame.format.name
         self._turns, self._matrix, turned = round(frame.rotation/90) % 4, frame.colorspace, frame.rotation % 360
         self._seen = seen if not seen or self._turns % 2 == 0 else 1/seen
-        if codec in _LOSSLESS or bits > 8 or grey: self.suffix = '.mkv'
         notes = ['sound is left out']*bool(sounds) + [f'turned upright by {turned}°']*bool(turned)
         self.facts = dict(kind='video', depth=bits, frames=self.n, shape=list(self._array(frame).shape), fps=float(self._rate), codec=codec,
                           even=len(set(np.diff(self._times))) <= 1, **({'notes': notes} if notes else {}))

@@ -82,6 +82,76 @@ def test_no_names_of_patients_and_no_paths(tmp_path):
     code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--quiet-names', '--report')
     key = err.split('file ')[1][:10]; assert 'name.png' not in err + (out/'report.html').read_text() and key in (out/'manifest_0.jsonl').read_text()
 
+QUIET = ['twins', 'place taken', 'guide', 'disk full', 'cannot be placed', 'fell over', 'fell over in planning', 'folder closed', 'one file', 'no image']
+@pytest.mark.parametrize('case', QUIET)
+def test_quiet_names_whatever_happens(case, tmp_path, monkeypatch):
+    "No name of a file or folder in what is said, in the report, or, of guides, in what lies beside the results of others"
+    import hqgnet_nb.batch as batch, hqgnet_nb.core as core, hqgnet_nb.manifest as manifest
+    from hqgnet_nb.phantoms import phantom
+    src, out, guides, img = tmp_path/'in', tmp_path/'out', tmp_path/'Kaiser', np.full((40, 40, 3), 90, np.uint8)
+    for n in ('Huber Eva/Meier.png', 'Huber Eva/o\'Neil.png', 'Schmid.png'): write_image(src/n, img)
+    (src/'Schmid.Dr Kunz').write_text('x'); (src/('Wagner'*20 + '.png')).write_bytes(b'no picture'); words = ['enhance', 'fundus-tiny', src, out]
+    names = {'Huber', 'Meier', 'Neil', 'Schmid', 'Kunz', 'kunz', 'Wagner', 'Kaiser'}; code = 2
+    def fails(*args): raise OSError(28 if case == 'disk full' else 27, 'no', str(args[-1]))
+    def falls(*args, **kw): raise KeyError(f'{src}/Huber Eva/Meier.png')
+    if case == 'twins': write_image(src/'Huber Eva/Meier.jpg', img)
+    if case == 'place taken': write_image(out/'Huber Eva/Meier.png', img)
+    if case == 'guide':
+        write_image(guides/'Kaiser Karl.png', (255*phantom('cornea', 96, 1)['image']).astype(np.uint8)); words += ['--guide', guides]; code = 1
+    if case == 'disk full': monkeypatch.setattr(core.os, 'replace', fails)
+    if case == 'cannot be placed':
+        monkeypatch.setattr(core.os, 'replace', lambda a, b: fails(a, b) if str(b).endswith('.png') else os.rename(a, b)); code = 1
+    if case == 'fell over': monkeypatch.setattr(batch, 'score_pair', falls); code = 1
+    if case == 'fell over in planning': monkeypatch.setattr(batch, 'left_out', falls); code = 3
+    if case == 'folder closed':
+        look = os.scandir; code = 1
+        monkeypatch.setattr(core.os, 'scandir', lambda p: fails(p) if str(p).endswith('Huber Eva') else look(p))
+    if case == 'one file': words[2], code = src/('Wagner'*20 + '.png'), 2
+    if case == 'no image': words[2], code = src/'Schmid.Dr Kunz', 2
+    monkeypatch.chdir(tmp_path); words = [w.relative_to(tmp_path) if hasattr(w, 'parts') else w for w in words]
+    got, text, err = here(*words, '--device', 'cpu', '--quiet-names', *([] if 'one' in case or code > 1 else ['--report'])); assert got == code, err
+    said = text + err + ''.join(p.read_text() for p in out.rglob('report.html')); assert not {n for n in names if n in said}, said
+    assert len(err.splitlines()) == (1 if code == 2 and case != 'disk full' else len(err.splitlines())) and ('file ' in err or code != 1)
+    if case == 'guide':
+        made = [p.read_text() for p in out.rglob('*.json*')]; assert len(made) > 4 and not any('Kaiser' in m for m in made) and 'GUIDE' in err
+    monkeypatch.undo()
+    if case == 'guide':                                         # names shown or not, the work is the same
+        assert here(*words[:2], src, out, '--device', 'cpu', '--guide', guides)[2].count('3 of 4 images were done before') == 1 and manifest.read_manifests(out)
+    if code == 3: assert 'KeyError' in err and 'INPUT' in err or 'file ' in err
+
+def test_what_is_half_there_is_no_input(tmp_path):
+    "Names of downloads that are not done, of this program's own temporary files, and what other programs hide"
+    src, out, img = tmp_path/'in', tmp_path/'out', np.full((40, 40, 3), 90, np.uint8); write_image(src/'half.png', img); whole = (src/'half.png').read_bytes()
+    for n in ('a.png.part', 'b.dcm.part', 'c.png.half', 'd.png.crdownload', 'e.png~', '.f.abcdefgh.png', '.hidden/g.png', 'h.part'):
+        (src/n).parent.mkdir(exist_ok=True); (src/n).write_bytes(whole if n[0] != 'b' else bytes(128) + b'DICM')
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu'); assert code == 0 and text.startswith('1 image in') and '3 .part' in err, err
+    assert [p.name for p in list_images(out)] == ['half.png']
+
+def test_a_living_process_keeps_its_files(ward, tmp_path):
+    "A batch begun in other parts than one that still runs takes nothing from it; what a dead one left goes, of the report and of a single file too"
+    from hqgnet_nb.core import atomic_path
+    out = tmp_path/'out'; left = [out/'bed 0/.000.abcdefgh.png', out/'.manifest.abcdefgh.jsonl', out/'.report.abcdefgh.html']
+    (out/'bed 0').mkdir(parents=True)
+    for p in left: p.write_bytes(b'half')
+    with atomic_path(out/'bed 0/002.png') as tmp:
+        tmp.write_bytes(b'at work'); code, _, err = here('enhance', 'fundus-tiny', ward, out, '--device', 'cpu'); assert code == 1
+        assert tmp.read_bytes() == b'at work' and not any(p.exists() for p in left)
+    one = tmp_path/'one'; one.mkdir(); (one/'.000.abcdefgh.png').write_bytes(b'half')
+    assert here('enhance', 'fundus-tiny', ward/'bed 0/000.png', one, '--device', 'cpu')[0] == 0 and not [p for p in one.iterdir() if p.name[0] == '.']
+
+def test_odd_places(ward, tmp_path):
+    "Braces in a folder's name, a name too long for what it becomes, a loop of links in place of the output"
+    img = ward/'bed 0/000.png'; out = tmp_path/'o {1} {n}'; code, text, err = here('enhance', 'fundus-tiny', img, out, '--device', 'cpu')
+    assert (code, text, err) == (0, f'1 image in {out}\n', '') and read_image(out/'000.png').shape == (144, 144, 3)
+    from hqgnet_nb.document import _write_dicom
+    src = tmp_path/'in'; src.mkdir(); _write_dicom(src/'x', 8*read_image(img)[..., 0].astype(np.int16)); (src/'x').rename(src/('n'*253)); shutil.copy(img, src)
+    code, text, err = here('enhance', 'fundus-tiny', src, tmp_path/'out', '--device', 'cpu')
+    assert code == 1 and text.startswith('1 image in') and 'too long' in err
+    for n in ('loop', 'x'*300):
+        if n == 'loop': (tmp_path/n).symlink_to(n)
+        code, text, err = here('enhance', 'fundus-tiny', src, tmp_path/n, '--device', 'cpu')
+        assert code == 2 and len(err.splitlines()) == 1 and 'choose another' in err
+
 def test_a_full_disk_ends_the_batch_with_a_line(ward, tmp_path, monkeypatch):
     "No thousand failures; what was done stays, and the same command goes on"
     import hqgnet_nb.core as core
@@ -131,7 +201,7 @@ def test_a_read_only_disk_ends_the_batch_with_a_line(ward, tmp_path, monkeypatch
     done = {out/json.loads(l)['to'] for l in lines}
     assert all(f.read_bytes() == kept[f][0] for f in kept) and all(f.stat().st_mtime_ns == kept[f][1] for f in done)
 
-def test_films_and_volumes_among_images(tmp_path):
+def test_films_and_volumes_among_images(tmp_path, monkeypatch):
     "A NIfTI volume and a film go through a folder: sidecars, done when done, and done again where their line is gone, to the same pixels"
     import av, nibabel as nib
     src, out, gen = tmp_path/'in', tmp_path/'out', np.random.default_rng(0)
@@ -142,7 +212,10 @@ def test_films_and_volumes_among_images(tmp_path):
         s = c.add_stream('ffv1', rate=5); s.width = s.height = 64; s.pix_fmt = 'bgr0'
         for f in frames: c.mux(s.encode(av.VideoFrame.from_ndarray(f, 'rgb24')))
         c.mux(s.encode())
+    from hqgnet_nb.video import _Video
+    looks, measure = [], _Video._measure; monkeypatch.setattr(_Video, '_measure', lambda self: (looks.append(self.path), measure(self))[1])
     words = ('enhance', 'fundus-tiny', src, out, '--device', 'cpu'); code, text, err = here(*words); assert code == 0 and text.startswith('3 images'), err
+    assert looks == [src/'walk.mkv'], 'gone through once: its output has its name from the header'
     made = {json.loads(l)['file']: json.loads(l)['to'] for l in (out/'manifest_0.jsonl').read_text().splitlines() if '"done"' in l}
     assert set(made) == {'still.png', 'scan.nii.gz', 'walk.mkv'} and made['scan.nii.gz'] == 'scan.nii.gz'
     volume = nib.load(out/'scan.nii.gz'); assert volume.shape == (64, 64, 5) and np.allclose(volume.affine, np.diag([.5, .5, 2, 1]))
@@ -159,6 +232,8 @@ def test_films_and_volumes_among_images(tmp_path):
     assert scan['input'].items() >= dict(kind='nifti', depth=16, type='int16', frames=5, **size).items(), 'what is stored, not what is shown of it'
     assert walk['input'].items() >= dict(kind='video', depth=8, frames=5, fps=5., shape=[64, 64, 3]).items()
     assert scan['scored_frame'] == walk['scored_frame'] == 2
+    assert walk['flicker'].keys() == {'input', 'result', 'added', 'limit', 'within'} and 'flicker' not in scan and 'flicker' not in still
+    seen = walk['flicker']['input']; assert 0 < seen['median'] <= seen['95 %'] <= seen['highest'] < 255
     assert 'scored_frame' not in still and still['input']['depth'] == 8 and still['input']['shape'] == [64, 64, 3]
     times = lambda: {f: (out/to).stat().st_mtime_ns for f, to in made.items()}
     before = times(); code, text, err = here(*words); assert code == 0 and '3 of 3 images were done before' in err and times() == before
