@@ -1,14 +1,14 @@
 """The demos in a real browser: in JupyterLab, in the app, and as a page without a kernel. Needs Chromium and the extra `dev`; skips, saying so, without"""
-import base64, contextlib, functools, http.server, io, itertools, json, os, shutil, socket, subprocess, sys, threading, time
+import base64, contextlib, functools, http.server, io, itertools, json, os, socket, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np
 import pytest, tifffile
 from PIL import Image
+from conftest import NO_CHROMIUM, chromium
 
-CHROMIUM = os.environ.get('HQGNET_CHROMIUM') or next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 sync = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 for package in ('anywidget', 'voila', 'jupyterlab'): pytest.importorskip(package, reason=f'{package} is not installed')
-if CHROMIUM is None: pytest.skip('no Chromium here; install it, or name it in HQGNET_CHROMIUM', allow_module_level=True)
+if chromium() is None: pytest.skip(NO_CHROMIUM, allow_module_level=True)
 
 from hqgnet_nb.app import free_port, serving                              # noqa: E402
 from hqgnet_nb.core import to_uint, write_image                           # noqa: E402
@@ -23,7 +23,7 @@ SHOTS = os.environ.get('HQGNET_SHOTS')                                    # a fo
 @pytest.fixture(scope='module')
 def browser():
     with sync.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu']); yield b; b.close()
+        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu']); yield b; b.close()
 
 @pytest.fixture
 def page(browser):

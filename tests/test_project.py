@@ -4,6 +4,7 @@ from configparser import ConfigParser
 from pathlib import Path
 import pytest, yaml
 import gate
+from conftest import chromium
 
 EXTRAS = 'medical video metrics seg export app distributed course docs dev'.split()
 CARDS = 'phantoms retina eyeq drive chase_db1 hrf ccm corn2 kvasir_seg cvc_clinicdb'.split()
@@ -15,6 +16,17 @@ def cfg(root):
     return parser['DEFAULT']
 
 def names(reqs): return {re.match(r'[\w.-]+', r)[0].lower().replace('_', '-') for r in reqs}
+
+def test_which_browser(monkeypatch, tmp_path):
+    "The one that is named, the system's, playwright's own, none: in this order"
+    find = lambda: chromium.__wrapped__(); monkeypatch.setenv('PLAYWRIGHT_BROWSERS_PATH', str(tmp_path/'own'))
+    (tmp_path/'chromium-browser').touch(0o755); monkeypatch.delenv('HQGNET_CHROMIUM', raising=False)
+    monkeypatch.setenv('PATH', str(tmp_path)); assert find() == str(tmp_path/'chromium-browser')
+    with monkeypatch.context() as m: m.setenv('HQGNET_CHROMIUM', '/named'); assert find() == '/named'
+    monkeypatch.setenv('PATH', str(tmp_path/'none')); assert find() is None
+    sync = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    with sync.sync_playwright() as p: own = Path(p.chromium.executable_path)
+    assert own.is_relative_to(tmp_path); own.parent.mkdir(parents=True); own.touch(); assert find() == str(own)
 
 def test_version_is_one(cfg):
     import hqgnet_nb
