@@ -247,16 +247,38 @@ STAND_IN = """([setup, pictures]) => {
   let hear; window.sent = []; window.answer = (m, ...k) => hear(m, k.map(i => bytes[i]));
   window.render({model: {get: () => setup, on: (what, f) => { hear = f; }, send: (m, c, b) => sent.push({...m, size: b.length})}, el: document.body}); }"""
 
-def test_questions_and_answers(page):
-    "What was asked for once is not lost while a picture is on its way; answers are shown in their order; an error leaves the name of what is shown"
+def stand_in(page):
+    "(demo, types of the questions so far, a function that answers one) of a page where the test is the kernel; pictures 0, 1, 2 are grey, 13, 18, 23 high"
     back = Strength(Enhancer.from_pretrained('fundus-tiny', 'cpu'), dict.fromkeys(('one', '<b>two</b>', 'three'), np.zeros((8, 8, 3), np.uint8)))
     def png(v):
         out = io.BytesIO(); Image.fromarray(np.full((8 + v//8, 8, 3), v, np.uint8)).save(out, 'PNG'); return base64.b64encode(out.getvalue()).decode()
-    page.goto('about:blank'); script = (Path(widgets.__file__).parent/'static/demo.js').read_text(encoding='utf-8')
+    page.goto('about:blank'); static = Path(widgets.__file__).parent/'static'; script = (static/'demo.js').read_text(encoding='utf-8')
+    page.add_style_tag(path=static/'demo.css')
     page.add_script_tag(content='{' + script.replace('export default {render};', 'window.render = render;') + '}')
     page.evaluate(STAND_IN, [back.setup(), [png(v) for v in (40, 80, 120)]]); demo = page.locator('.hqgnet')
-    types = lambda: page.evaluate('sent.map(m => m.type)')
-    answer = lambda m, *k: page.evaluate('([m, k]) => answer(m, ...k)', [m, list(k)])
+    return demo, lambda: page.evaluate('sent.map(m => m.type)'), lambda m, *k: page.evaluate('([m, k]) => answer(m, ...k)', [m, list(k)])
+
+def test_a_map_is_of_its_picture(page):
+    "While the strength moves no map of another strength lies over the picture, and key and numbers are marked as old until their own come"
+    demo, types, answer = stand_in(page); right = lambda: pixels(demo)[0, -1].tolist()
+    marked = "old => [...document.querySelectorAll('dl, .key')].every(e => (e.ariaBusy === 'true') === old && (getComputedStyle(e).opacity < .6) === old)"
+    looks = lambda old: page.wait_for_function(marked, arg=old, timeout=5000)
+    picture = lambda quick, **more: dict(type='picture', quick=quick, strength=1, **more); full = dict(numbers=[['change', '1.0']], key=[['#fff', 'brighter']])
+    answer(dict(type='image', index=0, name='one', text=''), 1); looks(old=True)
+    answer(picture(False, numbers=[], key=[]), 1); looks(old=False); assert right() == 3*[80]
+    demo.get_by_label('Over the picture').select_option('difference'); answer(picture(False, **full), 1, 2)
+    demo.locator('.key span').wait_for(timeout=5000); assert right() == 3*[120], 'the map'
+    demo.get_by_label('Strength').press('ArrowLeft'); assert page.evaluate('sent.at(-1).quick') is True
+    answer(picture(True), 1); looks(old=True); assert right() == 3*[80], 'the picture of now, and no map of before'
+    assert page.evaluate('sent.at(-1).quick') is False; answer(picture(False, **full | dict(numbers=[['change', '0.9']])), 1, 2)
+    looks(old=False); assert right() == 3*[120] and demo.locator('dd').inner_text() == '0.9'
+    demo.get_by_label('Image', exact=True).select_option(label='three'); answer(dict(type='image', index=2, name='three', text=''), 1)
+    looks(old=True); assert right() == 3*[80], 'another image'
+    clean(page)
+
+def test_questions_and_answers(page):
+    "What was asked for once is not lost while a picture is on its way; answers are shown in their order; an error leaves the name of what is shown"
+    demo, types, answer = stand_in(page)
     shown = lambda n: page.wait_for_function(f'document.querySelector("canvas").height === {n}', timeout=5000)
     picture = dict(type='picture', quick=False, numbers=[], key=[], strength=1); answer(dict(type='image', index=0, name='one', text=''), 0)
     page.wait_for_function('sent.length === 2'); assert types() == ['image', 'render']
