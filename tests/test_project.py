@@ -28,6 +28,17 @@ def test_which_browser(monkeypatch, tmp_path):
     with sync.sync_playwright() as p: own = Path(p.chromium.executable_path)
     assert own.is_relative_to(tmp_path); own.parent.mkdir(parents=True); own.touch(); assert find() == str(own)
 
+def test_gate_holds_notebooks_to_their_time(monkeypatch, tmp_path, capsys):
+    "Two minutes, but for those that are named, and these exist; what takes more than one is told"
+    took = {'00_core': 59, '01_phantoms': 61, '04_wavelet': 121, '15d_compare': 299, '10_learner': 301}
+    assert set(gate.LONG) <= {p.stem for p in gate.NBS}
+    monkeypatch.setattr(gate, 'NBS', [Path(f'{n}.ipynb') for n in took]); monkeypatch.setattr(gate, 'tally', gate.Tally())
+    monkeypatch.setattr(gate, 'copy_repo', lambda to: to); monkeypatch.setattr(gate, 'run', lambda cmd, *a, **k: (0, 'Success.', took[Path(cmd[-1]).stem]))
+    gate.run_notebooks(tmp_path); said = capsys.readouterr().out.splitlines()
+    state = {l.split()[2].split('.')[0]: l.split()[0] for l in said if '.ipynb (' in l}
+    assert state == {'00_core': 'PASS', '01_phantoms': 'PASS', '04_wavelet': 'FAIL', '15d_compare': 'PASS', '10_learner': 'FAIL'}
+    told, = (l for l in said if 'above 60 s' in l); assert all((f'{n}.ipynb {s} s' in told) == (s > 60) for n, s in took.items())
+
 def test_version_is_one(cfg):
     import hqgnet_nb
     assert hqgnet_nb.__version__ == cfg['version'] == md.version('hqgnet_nb')
