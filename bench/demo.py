@@ -3,8 +3,10 @@
 Opens the app with a generated eye of 512 pixels and moves the slider: while dragging (a preview of 256 pixels) and on release (512 pixels, with
 numbers). A row gives the median and the slowest, from the move to the painted picture, what of it the kernel took, and what of that the network.
 Needs Chromium and the extra `dev`."""
-import argparse, os, shutil, statistics, sys, tempfile
+import argparse, statistics, sys, tempfile
 from pathlib import Path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'tests'))
+from conftest import chromium
 from hqgnet_nb.app import serving
 from hqgnet_nb.core import to_uint, write_image
 from hqgnet_nb.degrade import degrade, sample_params
@@ -18,14 +20,13 @@ MOVE = """([e, value, kind]) => new Promise(done => {
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--moves', type=int, default=20); p.add_argument('--model', default='fundus-tiny'); a = p.parse_args()
-    chromium = os.environ.get('HQGNET_CHROMIUM') or next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    try: from playwright.sync_api import sync_playwright
-    except ImportError: chromium = None
-    if chromium is None: print('demo: no Chromium or no playwright here; nothing measured'); sys.exit(0)
+    try: from playwright.sync_api import sync_playwright; browser = chromium()
+    except ImportError: browser = None
+    if browser is None: print('demo: no Chromium or no playwright here; nothing measured'); sys.exit(0)
     with tempfile.TemporaryDirectory() as d:
         eye = phantom('fundus', 512, 41); write_image(Path(d)/'eye.png', to_uint(degrade(eye['image'], sample_params('fundus', 41), eye['fov'])))
         with serving(a.model, images=d) as (address, _), sync_playwright() as play:
-            page = play.chromium.launch(executable_path=chromium, args=['--no-sandbox']).new_page(); page.goto(address)
+            page = play.chromium.launch(executable_path=browser, args=['--no-sandbox']).new_page(); page.goto(address)
             demo = page.locator('.hqgnet[aria-label*=strength]'); demo.wait_for(timeout=90_000); page.wait_for_timeout(8000); e = demo.element_handle()
             print('| move | median, ms | slowest, ms | in the kernel, ms | of that the network | target, ms |\n| --- | --: | --: | --: | --: | --- |')
             for kind, words, goal in (('input', 'dragging, 256 pixels', 150), ('change', 'released, 512 pixels', 800)):

@@ -1,9 +1,20 @@
 """What the tests share."""
-import os
+import functools, os, shutil
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+@functools.cache
+def chromium():
+    "The path of a Chromium: the one that HQGNET_CHROMIUM names, the system's, or playwright's own; None where there is none"
+    names = 'chromium', 'chromium-browser', 'google-chrome'
+    if found := os.environ.get('HQGNET_CHROMIUM') or next(filter(None, map(shutil.which, names)), None): return found
+    try: from playwright.sync_api import sync_playwright
+    except ImportError: return None
+    with sync_playwright() as p: return p.chromium.executable_path if Path(p.chromium.executable_path).exists() else None
+
+NO_CHROMIUM = 'no Chromium here; `playwright install chromium` gets one, HQGNET_CHROMIUM names one'
 
 @pytest.fixture(scope='session')
 def root(): return ROOT

@@ -1,17 +1,17 @@
 """The demos in a real browser: in JupyterLab, in the app, and as a page without a kernel. Needs Chromium and the extra `dev`; skips, saying so, without"""
-import base64, contextlib, functools, http.server, io, itertools, json, os, shutil, socket, subprocess, sys, threading, time
+import base64, contextlib, functools, http.server, io, itertools, json, os, socket, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np
 import pytest, tifffile
 from PIL import Image
+from conftest import NO_CHROMIUM, chromium
 
-CHROMIUM = os.environ.get('HQGNET_CHROMIUM') or next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 sync = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 for package in ('anywidget', 'voila', 'jupyterlab'): pytest.importorskip(package, reason=f'{package} is not installed')
-if CHROMIUM is None: pytest.skip('no Chromium here; install it, or name it in HQGNET_CHROMIUM', allow_module_level=True)
+if chromium() is None: pytest.skip(NO_CHROMIUM, allow_module_level=True)
 
 from hqgnet_nb.app import free_port, serving                              # noqa: E402
-from hqgnet_nb.core import to_uint, write_image                           # noqa: E402
+from hqgnet_nb.core import read_image, resize, to_float, to_uint, write_image                     # noqa: E402
 from hqgnet_nb.degrade import degrade, sample_params                      # noqa: E402
 from hqgnet_nb.enhance import Enhancer                                    # noqa: E402
 from hqgnet_nb.phantoms import phantom                                    # noqa: E402
@@ -23,7 +23,7 @@ SHOTS = os.environ.get('HQGNET_SHOTS')                                    # a fo
 @pytest.fixture(scope='module')
 def browser():
     with sync.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu']); yield b; b.close()
+        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu']); yield b; b.close()
 
 @pytest.fixture
 def page(browser):
@@ -77,7 +77,33 @@ def use(demo, page):
     assert over.input_value() == 'difference' and (mapped != other).any() and demo.locator('.key span').count() == 2, 'a map over the picture, and its key'
     demo.get_by_label('Split: share').focus(); key('End'); page.wait_for_timeout(200); before = pixels(demo)
     key('Home'); page.wait_for_timeout(200); after = pixels(demo); assert (before != after).any(), 'the split shows one or the other'
+    drag_split(demo, page, before, after)
     assert demo.locator('dd').count() >= 3; told(demo)
+
+def drag_split(demo, page, before, after):
+    "The split goes where the mouse goes, for as long as it is held"
+    canvas, w = demo.locator('.screen canvas').first, before.shape[1]; canvas.scroll_into_view_if_needed(); box = canvas.bounding_box()
+    at = lambda share: (box['x'] + share*box['width'], box['y'] + box['height']/2)
+    def parts(share):
+        page.wait_for_timeout(200); now, x = pixels(demo), round(share*w)
+        assert (now[:, :x - 3] == before[:, :x - 3]).all() and (now[:, x + 3:] == after[:, x + 3:]).all(), ('before, split, after', share)
+    assert (before != after)[:, w//4 + 3:3*w//4 - 3].any(), 'a difference to be seen'
+    page.mouse.move(*at(.25)); page.mouse.down(); parts(.25); page.mouse.move(*at(.75), steps=5); parts(.75)
+    page.mouse.up(); page.mouse.move(*at(.5)); parts(.75)
+
+def drag_dial(demo, page):
+    "While the dial is held, quick pictures come, without a map and with numbers marked as old; when it is let go, one with its numbers and map"
+    dial, busy, e = demo.get_by_label('Strength'), demo.locator('dl[aria-busy=true], .key[aria-busy=true]'), demo.element_handle()
+    assert demo.locator('.key span').count(), 'with a map'
+    dial.focus(); settled(demo, lambda: page.keyboard.press('Home')); assert busy.count() == 0
+    dial.scroll_into_view_if_needed(); box = dial.bounding_box(); y = box['y'] + box['height']/2
+    page.mouse.move(box['x'] + 8, y); page.mouse.down(); page.mouse.move(box['x'] + .7*box['width'], y, steps=6)
+    page.wait_for_function('e => +e.dataset.strength > .6 && e.dataset.quick === "true"', arg=e, timeout=60_000); page.wait_for_timeout(150)
+    assert busy.count() == 2; held = pixels(demo)
+    rest = settled(demo, page.mouse.up); assert busy.count() == 0 and strength_of(demo) == float(dial.input_value()) > .6
+    alone = settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); assert (rest != alone).any(), 'a map over the picture'
+    assert np.abs(held - alone).mean() < np.abs(held - rest).mean(), 'and none while it was held'
+    settled(demo, lambda: demo.get_by_label('Over the picture').select_option('difference'))
 
 def told(demo):
     "All that can be used or seen has a name for those who hear it, and can be reached by Tab"
@@ -108,12 +134,26 @@ def upload(demo, page, tmp):
     assert (pixels(demo) == shown).all() and demo.get_by_role('radio').count() == n, 'what cannot be shown changes nothing'
     settled(demo, lambda: chooser.nth(1).set_input_files(tmp/'good.png'))
     assert demo.get_by_role('radio').count() == n + 1, 'a guide of one\'s own'
-    demo.get_by_role('button', name='Save').focus()
-    with page.expect_download(timeout=60_000) as first: page.keyboard.press('Enter')
-    path = tmp/'saved.png'; first.value.save_as(path); assert np.asarray(Image.open(path)).shape == (300, 300, 3)
+
+def save(demo, page, tmp):
+    "An image larger than the screen is saved as the library enhances it, in its size and depth, and its settings beside it"
+    big = to_uint(resize(to_float(read_image(tmp/'mine.png')), (700, 800)), np.uint16); write_image(tmp/'big.png', big)
+    small = settled(demo, lambda: demo.locator('input[type=file]').first.set_input_files(tmp/'big.png')); assert small.shape[:2] == (448, 512)
+    s, got, t = strength_of(demo), [], time.monotonic(); assert 0 < s < 1; name = f'big_strength_{round(100*s):03d}'
+    page.on('download', lambda d: got.append(d)); demo.get_by_role('button', name='Save').focus(); page.keyboard.press('Enter')
+    while len(got) < 2: assert time.monotonic() - t < 60, [d.suggested_filename for d in got]; page.wait_for_timeout(50)
+    assert {d.suggested_filename for d in got} == {f'{name}.png', f'{name}.json'}                 # in whichever order
+    for d in got: d.save_as(tmp/d.suggested_filename)
+    settings, saved = json.loads((tmp/f'{name}.json').read_text(encoding='utf-8')), read_image(tmp/f'{name}.png')
+    want = dict(image='big.png', strength=s, guide='good.png', weights='fundus-tiny', size=[700, 800], depth=16)
+    assert {k: settings[k] for k in want} == want
+    e = Enhancer.from_pretrained('fundus-tiny', 'cpu'); x = e.enhance(big, s, e.guide_code(read_image(tmp/'good.png')))
+    assert saved.shape == big.shape == (700, 800, 3) and saved.dtype == big.dtype == np.uint16 and np.abs(x.astype(int) - big).mean() > 300
+    assert np.abs(saved.astype(int) - x).max() <= 2, 'but for rounding'
 
 def linked(compare, page):
     "One key, wheel or drag, and all pictures show another part, the same of each"
+    page.wait_for_function('e => e.dataset.zoom', arg=compare.element_handle(), timeout=60_000)
     compare.locator('.tiles').focus(); page.wait_for_timeout(500); n = compare.locator('.screen canvas').count(); assert n >= 4
     screens, key = compare.locator('.screen'), page.keyboard.press; zoom = lambda: float(compare.get_attribute('data-zoom'))
     def moved(act, how):
@@ -136,6 +176,15 @@ def linked(compare, page):
     key('0'); page.wait_for_timeout(300); assert zoom() == 1 and all((pixels(compare, k) == p).all() for k, p in enumerate(whole)), 'zero shows all'
     zooms = compare.get_by_role('slider', name='Zoom'); zooms.focus(); moved(lambda: key('End'), 'the slider too'); assert zoom() == 16; zooms.press('Home')
 
+def spoiled(spoil, page):
+    "A factor more or less is another picture; a slider says its value"
+    e = spoil.element_handle(); page.wait_for_function('e => +e.dataset.drawn', arg=e, timeout=60_000)
+    n = int(spoil.get_attribute('data-drawn')); spoil.get_by_role('checkbox').first.click()
+    page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[e, n], timeout=20_000)
+    spoil.locator('summary').first.click(); dial, value = spoil.locator('input[type=range]').first, spoil.locator('output').first
+    was = value.inner_text(); dial.focus(); page.keyboard.press('End')
+    assert value.inner_text() != was and float(value.inner_text()) == float(f'{float(dial.input_value()):.3g}'), 'a slider says its value'
+
 def test_app(page, tmp_path):
     for k in range(2): write_image(tmp_path/f'guides/{k}.png', to_uint(phantom('fundus', 120, 7100 + k)['image']))
     (tmp_path/'guides/0broken.png').write_bytes(b'no image')
@@ -145,13 +194,10 @@ def test_app(page, tmp_path):
         left_out = page.get_by_text('1 guide left out: 0broken.png')
         assert left_out.count() == 1 and str(tmp_path) not in left_out.inner_text(), 'a bad guide does not end the page'
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('structure')); shoot(demo, 'strength')
-        settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'app')
+        settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); use(demo, page); drag_dial(demo, page)
+        upload(demo, page, tmp_path); save(demo, page, tmp_path); shoot(demo, 'app')
         compare = page.locator('.hqgnet[aria-label*=compare]'); linked(compare, page)
-        spoil = page.locator('.hqgnet[aria-label*=degrade]'); n = int(spoil.get_attribute('data-drawn')); spoil.get_by_role('checkbox').first.click()
-        page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n], timeout=20_000)
-        spoil.locator('summary').first.click(); dial, value = spoil.locator('input[type=range]').first, spoil.locator('output').first
-        was = value.inner_text(); dial.focus(); page.keyboard.press('End')
-        assert value.inner_text() != was and float(value.inner_text()) == float(f'{float(dial.input_value()):.3g}'), 'a slider says its value'
+        spoil = page.locator('.hqgnet[aria-label*=degrade]'); spoiled(spoil, page)
         shoot(compare, 'compare'); shoot(spoil, 'degrade')
         for d in (compare, spoil): told(d)
         for width in (800, 360):
@@ -197,9 +243,19 @@ def run_in_lab(page, folder, source):
         if (ask := page.get_by_role('button', name='No')).count(): ask.first.click()      # news, no
         yield
 
+DEMOS = """
+from IPython.display import display
+from hqgnet_nb.widgets import compare_demo, degrade_demo, sample_images, strength_demo
+some = sample_images('fundus', 1, 160); refs = {n: im['ref'] for n, im in some.items()}
+display(strength_demo('fundus-tiny'), compare_demo(some, {'darker': lambda x: x//2, 'negative': lambda x: 255 - x}, refs), degrade_demo('fundus'))
+"""
+
 def test_jupyterlab(page, tmp_path):
-    with run_in_lab(page, tmp_path, "from hqgnet_nb.widgets import strength_demo\nstrength_demo('fundus-tiny')"):
-        demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page); upload(demo, page, tmp_path); shoot(demo, 'lab')
+    with run_in_lab(page, tmp_path, DEMOS):
+        demo = page.locator('.hqgnet[aria-label*=strength]'); use(demo, page); drag_dial(demo, page); upload(demo, page, tmp_path); save(demo, page, tmp_path)
+        shoot(demo, 'lab'); compare, spoil = (page.locator(f'.hqgnet[aria-label*={what}]') for what in ('compare', 'degrade'))
+        linked(compare, page); spoiled(spoil, page)
+        for d in (compare, spoil): told(d)
         clean(page, 'favicon', 'workspaces', 'translations')
 
 TRAINING = """
@@ -247,16 +303,38 @@ STAND_IN = """([setup, pictures]) => {
   let hear; window.sent = []; window.answer = (m, ...k) => hear(m, k.map(i => bytes[i]));
   window.render({model: {get: () => setup, on: (what, f) => { hear = f; }, send: (m, c, b) => sent.push({...m, size: b.length})}, el: document.body}); }"""
 
-def test_questions_and_answers(page):
-    "What was asked for once is not lost while a picture is on its way; answers are shown in their order; an error leaves the name of what is shown"
+def stand_in(page):
+    "(demo, types of the questions so far, a function that answers one) of a page where the test is the kernel; pictures 0, 1, 2 are grey, 13, 18, 23 high"
     back = Strength(Enhancer.from_pretrained('fundus-tiny', 'cpu'), dict.fromkeys(('one', '<b>two</b>', 'three'), np.zeros((8, 8, 3), np.uint8)))
     def png(v):
         out = io.BytesIO(); Image.fromarray(np.full((8 + v//8, 8, 3), v, np.uint8)).save(out, 'PNG'); return base64.b64encode(out.getvalue()).decode()
-    page.goto('about:blank'); script = (Path(widgets.__file__).parent/'static/demo.js').read_text(encoding='utf-8')
+    page.goto('about:blank'); static = Path(widgets.__file__).parent/'static'; script = (static/'demo.js').read_text(encoding='utf-8')
+    page.add_style_tag(path=static/'demo.css')
     page.add_script_tag(content='{' + script.replace('export default {render};', 'window.render = render;') + '}')
     page.evaluate(STAND_IN, [back.setup(), [png(v) for v in (40, 80, 120)]]); demo = page.locator('.hqgnet')
-    types = lambda: page.evaluate('sent.map(m => m.type)')
-    answer = lambda m, *k: page.evaluate('([m, k]) => answer(m, ...k)', [m, list(k)])
+    return demo, lambda: page.evaluate('sent.map(m => m.type)'), lambda m, *k: page.evaluate('([m, k]) => answer(m, ...k)', [m, list(k)])
+
+def test_a_map_is_of_its_picture(page):
+    "While the strength moves no map of another strength lies over the picture, and key and numbers are marked as old until their own come"
+    demo, types, answer = stand_in(page); right = lambda: pixels(demo)[0, -1].tolist()
+    marked = "old => [...document.querySelectorAll('dl, .key')].every(e => (e.ariaBusy === 'true') === old && (getComputedStyle(e).opacity < .6) === old)"
+    looks = lambda old: page.wait_for_function(marked, arg=old, timeout=5000)
+    picture = lambda quick, **more: dict(type='picture', quick=quick, strength=1, **more); full = dict(numbers=[['change', '1.0']], key=[['#fff', 'brighter']])
+    answer(dict(type='image', index=0, name='one', text=''), 1); looks(old=True)
+    answer(picture(False, numbers=[], key=[]), 1); looks(old=False); assert right() == 3*[80]
+    demo.get_by_label('Over the picture').select_option('difference'); answer(picture(False, **full), 1, 2)
+    demo.locator('.key span').wait_for(timeout=5000); assert right() == 3*[120], 'the map'
+    demo.get_by_label('Strength').press('ArrowLeft'); assert page.evaluate('sent.at(-1).quick') is True
+    answer(picture(True), 1); looks(old=True); assert right() == 3*[80], 'the picture of now, and no map of before'
+    assert page.evaluate('sent.at(-1).quick') is False; answer(picture(False, **full | dict(numbers=[['change', '0.9']])), 1, 2)
+    looks(old=False); assert right() == 3*[120] and demo.locator('dd').inner_text() == '0.9'
+    demo.get_by_label('Image', exact=True).select_option(label='three'); answer(dict(type='image', index=2, name='three', text=''), 1)
+    looks(old=True); assert right() == 3*[80], 'another image'
+    clean(page)
+
+def test_questions_and_answers(page):
+    "What was asked for once is not lost while a picture is on its way; answers are shown in their order; an error leaves the name of what is shown"
+    demo, types, answer = stand_in(page)
     shown = lambda n: page.wait_for_function(f'document.querySelector("canvas").height === {n}', timeout=5000)
     picture = dict(type='picture', quick=False, numbers=[], key=[], strength=1); answer(dict(type='image', index=0, name='one', text=''), 0)
     page.wait_for_function('sent.length === 2'); assert types() == ['image', 'render']

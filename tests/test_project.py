@@ -4,6 +4,7 @@ from configparser import ConfigParser
 from pathlib import Path
 import pytest, yaml
 import gate
+from conftest import chromium
 
 EXTRAS = 'medical video metrics seg export app distributed course docs dev'.split()
 CARDS = 'phantoms retina eyeq drive chase_db1 hrf ccm corn2 kvasir_seg cvc_clinicdb'.split()
@@ -15,6 +16,28 @@ def cfg(root):
     return parser['DEFAULT']
 
 def names(reqs): return {re.match(r'[\w.-]+', r)[0].lower().replace('_', '-') for r in reqs}
+
+def test_which_browser(monkeypatch, tmp_path):
+    "The one that is named, the system's, playwright's own, none: in this order"
+    find = lambda: chromium.__wrapped__(); monkeypatch.setenv('PLAYWRIGHT_BROWSERS_PATH', str(tmp_path/'own'))
+    (tmp_path/'chromium-browser').touch(0o755); monkeypatch.delenv('HQGNET_CHROMIUM', raising=False)
+    monkeypatch.setenv('PATH', str(tmp_path)); assert find() == str(tmp_path/'chromium-browser')
+    with monkeypatch.context() as m: m.setenv('HQGNET_CHROMIUM', '/named'); assert find() == '/named'
+    monkeypatch.setenv('PATH', str(tmp_path/'none')); assert find() is None
+    sync = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    with sync.sync_playwright() as p: own = Path(p.chromium.executable_path)
+    assert own.is_relative_to(tmp_path); own.parent.mkdir(parents=True); own.touch(); assert find() == str(own)
+
+def test_gate_holds_notebooks_to_their_time(monkeypatch, tmp_path, capsys):
+    "Two minutes, but for those that are named, and these exist; what takes more than one is told"
+    took = {'00_core': 59, '01_phantoms': 61, '04_wavelet': 121, '15d_compare': 299, '10_learner': 301}
+    assert set(gate.LONG) <= {p.stem for p in gate.NBS}
+    monkeypatch.setattr(gate, 'NBS', [Path(f'{n}.ipynb') for n in took]); monkeypatch.setattr(gate, 'tally', gate.Tally())
+    monkeypatch.setattr(gate, 'copy_repo', lambda to: to); monkeypatch.setattr(gate, 'run', lambda cmd, *a, **k: (0, 'Success.', took[Path(cmd[-1]).stem]))
+    gate.run_notebooks(tmp_path); said = capsys.readouterr().out.splitlines()
+    state = {l.split()[2].split('.')[0]: l.split()[0] for l in said if '.ipynb (' in l}
+    assert state == {'00_core': 'PASS', '01_phantoms': 'PASS', '04_wavelet': 'FAIL', '15d_compare': 'PASS', '10_learner': 'FAIL'}
+    told, = (l for l in said if 'above 60 s' in l); assert all((f'{n}.ipynb {s} s' in told) == (s > 60) for n, s in took.items())
 
 def test_version_is_one(cfg):
     import hqgnet_nb

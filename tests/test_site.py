@@ -1,10 +1,11 @@
 """The site: what writes its pages, and, where `make docs` has left one in _docs/, each of its links, requests and widths."""
-import ast, functools, http.server, json, re, shutil, subprocess, sys, threading
+import ast, functools, http.server, json, re, subprocess, sys, threading
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 import pytest
+from conftest import NO_CHROMIUM, chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT/'_docs'
@@ -112,8 +113,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def test_pages_in_a_browser(site, tmp_path):
     "In Chromium no page is wider than a phone or a small window, asks for anything elsewhere or for a file that is not there, or writes to the console"
-    browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if browser is None: pytest.skip('no Chromium here')
+    browser = chromium()
+    if browser is None: pytest.skip(NO_CHROMIUM)
     pages = [p.relative_to(SITE).as_posix() for p in site if p.parent.name != 'source'] + ['source/core.html']
     Quiet.look, Quiet.missing = (LOOK % (json.dumps(pages), [360, 800])).encode(), []
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(SITE))) as server:

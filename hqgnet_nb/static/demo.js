@@ -79,16 +79,17 @@ function strength(model, root) {
     tags[0].hidden = state.split < .12; tags[1].hidden = state.split > .88;
     root.dataset.drawn = 1 + (+root.dataset.drawn || 0);
   };
+  const old = yes => [numbers, key].forEach(e => e.setAttribute('aria-busy', yes));      // they tell of another picture than the one that is shown
   const ask = talk(model, async (m, buffers) => {
     if (m.type === 'error') { say(m.text, true); image.value = at; return; }       // the image that is shown is the one that is named
     if (m.type === 'image') {
-      Object.assign(pics, {before: await decode(buffers[0]), after: null, over: null}); draw(); say(m.text || '');
+      Object.assign(pics, {before: await decode(buffers[0]), after: null, over: null}); old(true); draw(); say(m.text || '');
       if (m.name && ![...image.options].some(o => o.value === String(m.index))) image.append(make('option', {value: m.index}, m.name));
       image.value = at = m.index; turn(false);
     }
     if (m.type === 'guide') { addGuide(m.guide, guideBox.childElementCount); pick(guideBox.childElementCount - 1); say(m.text || ''); }
     if (m.type === 'picture') {
-      pics.after = await decode(buffers[0]); pics.over = buffers.length > 1 ? await decode(buffers[1]) : m.quick ? pics.over : null;
+      const [after, over = null] = await Promise.all(buffers.map(decode)); Object.assign(pics, {after, over}); old(m.quick);     // a map lies over its own picture only
       if (m.numbers) numbers.replaceChildren(...m.numbers.flatMap(([k, v]) => [make('dt', {}, k), make('dd', {}, v)]));
       if (m.key) key.replaceChildren(...m.key.map(([c, t]) => make('span', {}, make('i', {style: `background: ${c}`}), t)));
       Object.assign(root.dataset, {ms: m.ms, network: m.network_ms, quick: m.quick, strength: m.strength}); draw();
