@@ -77,7 +77,9 @@ def test_citation(root, cfg):
 def test_readme_shows_a_picture_at_once_and_the_rows_of_the_demo(root):
     text = (root/'README.md').read_text(); first = text[:text.index('## Two commands')]
     assert all((root/f).is_file() for f in re.findall(r'!\[.*?\]\((.+?)\)', text)) and '![' in first, 'index.ipynb was run without demo_out?'
-    rows = re.findall(r'^\| (no enhancement|HQG-Net) \| \d+ \|', text, re.M); assert rows == ['no enhancement', 'HQG-Net'], rows
+    from hqgnet_nb.baselines import BASELINES
+    rows = re.findall(r'^\| ([^|]+) \| \d+ \|', text, re.M); assert rows == [*BASELINES, 'HQG-Net'], rows
+    real = re.findall(r'^\| ([^|]+) \| \d\.\d+ ', text, re.M); assert real[:len(BASELINES)] == [*BASELINES], real
 
 def test_readme_says_what_it_is_not_for(root): assert 'not for diagnosis' in (root/'README.md').read_text().lower()
 
