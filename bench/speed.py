@@ -7,7 +7,7 @@ python bench/speed.py [--threads N] [--size 512] [--only training,convolutions,i
 With more than one thread, time on the clock is measured; the machine should then be idle.
 """
 import argparse, importlib.util, json, resource, shutil, statistics, subprocess, sys, tempfile, time
-from large import peak              # its neighbours here
+from large import peak              # this and the next: its neighbours here
 from wavelet import others
 
 def median_times(works, repeats, clock):
