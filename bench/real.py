@@ -5,11 +5,12 @@ learn from and, with their originals as references, to measure on. Nothing is tr
 seed; what is there already is not run again, so a stopped command goes on. One thread for each training, and a clock that counts its own
 seconds alone: minutes are minutes of one core, whatever else the machine does."""
 import argparse, csv, os, sys, time, warnings
+from functools import partial
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np, torch
 from fastai.callback.core import Callback
-from hqgnet_nb.baselines import BASELINES
+from hqgnet_nb.baselines import BASELINES, gaussian
 from hqgnet_nb.core import draw_share, fov_mask, list_images, luma, read_image, resize, set_seed, to_array, to_float, to_tensor, to_uint, write_image
 from hqgnet_nb.data import number, patient, split_groups, unpaired_dls
 from hqgnet_nb.degrade import degrade, degrade_folder, sample_params
@@ -48,6 +49,9 @@ VARIANTS = dict(base={}, no_restore=dict(weights=dict(restore=0.)), no_adversary
 # no training: the networks of `base`, guided otherwise
 GUIDES = dict(guide_other='a good image, each time another', guide_shuffled='such an image, its squares of 8 pixels shuffled', guide_self='the input itself',
               guide_wrong='a generated image of another modality')
+FLIPPED = 'flipped'              # the network of `base` too: the mean over an image's eight flips and quarter turns
+BLURS = 'blurs'                  # the Gaussian of notebook 12 with other sigmas; nothing is trained
+SIGMAS = (.5, .7, 1., 1.4)       # pixels
 SHIPPED = 'shipped'              # the weights that come with the library, trained on generated images alone; nothing is trained
 GENERATED = dict(generated_fundus='fundus', generated_cornea='cornea', generated_endoscopy='endoscopy')
 
@@ -164,8 +168,13 @@ class NoGuide(HQGNet):
         return super().forward(lq, None, strength, sample, fov, None, self.mean_code.new_zeros(len(lq), self.mean_code.shape[1]), stats, full, known)
 
 def guided(variant, work, seed):
-    "The `base` of a seed as a function of the image alone, guided as `GUIDES` says"
-    e, gen = Enhancer.load(work/f'base_{seed}', 'cpu'), np.random.default_rng(seed); hq = [to_float(read_image(f)) for f in list_images(work/'hq')]
+    "The `base` of a seed as a function of the image alone, guided as `GUIDES` says, or `FLIPPED`"
+    e, gen = Enhancer.load(work/f'base_{seed}', 'cpu'), np.random.default_rng(seed)
+    if variant == FLIPPED:
+        turn = lambda im, k, back=False: np.rot90(im[:, ::-1] if k > 3 and not back else im, -k if back else k)
+        undo = lambda im, k: turn(im, k, True)[:, ::-1] if k > 3 else turn(im, k, True)
+        return lambda y: np.mean([undo(e.enhance(np.ascontiguousarray(turn(y, k))), k) for k in range(8)], 0)
+    hq = [to_float(read_image(f)) for f in list_images(work/'hq')]
     other = next(k for k in ('endoscopy', 'cornea', 'fundus') if k not in work.name)
     strange = [phantom(other, 128, 300 + s)['image'] for s in range(8)]
     def shuffled(im):
@@ -204,7 +213,7 @@ def train(kind, work, variant, seed, minutes, steps):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', default='fundus,cornea,endoscopy', help=f'also {", ".join(GENERATED)}: phantoms')
-    p.add_argument('--variants', default='base', help=', '.join([*VARIANTS, *GUIDES, SHIPPED]))
+    p.add_argument('--variants', default='base', help=', '.join([*VARIANTS, *GUIDES, FLIPPED, BLURS, SHIPPED]))
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--steps', type=int); p.add_argument('--seeds', default='0,1,2', help='comma-separated')
     p.add_argument('--pixels', type=int, default=128, help='side of the images; 0: as they are')
     p.add_argument('--valid', action='store_true', help='learn from and measure on the training part alone, to choose by')
@@ -234,6 +243,13 @@ def main():
                 for d, lq, ref, masks in sets:
                     write(data=d, pixels=a.pixels, variant='classical', seed='', method=name, **measure(f, work, lq, ref, masks))
         for variant in a.variants.split(','):
+            if variant == BLURS:
+                if (kind, str(a.pixels), BLURS, '') in done: continue
+                for sigma in SIGMAS:
+                    for d, lq, ref, masks in sets:
+                        blurred = measure(partial(gaussian, sigma=sigma), work, lq, ref, masks)
+                        write(data=d, pixels=a.pixels, variant=BLURS, seed='', method=f'Gaussian {sigma:g}', **blurred)
+                continue
             if variant == SHIPPED:                              # one network for good: no seeds
                 if (kind, str(a.pixels), SHIPPED, '') in done: continue
                 e = Enhancer.from_pretrained(f'{GENERATED.get(kind, kind)}-tiny', 'cpu'); c = e.config
@@ -243,7 +259,7 @@ def main():
                 continue
             for seed in map(int, a.seeds.split(',')):
                 if (kind, str(a.pixels), variant, str(seed)) in done: continue
-                if variant in GUIDES:
+                if variant in (*GUIDES, FLIPPED):
                     if not (work/f'base_{seed}').exists(): sys.exit(f'real: {variant} asks the network of base with seed {seed}; run that first')
                     with warnings.catch_warnings():                    # of a guide of another kind: this is what is asked for
                         warnings.simplefilter('ignore')
