@@ -9,6 +9,7 @@ __all__ = ['BETAS', 'SCALES', 'MIN_GROUPS', 'psnr', 'ssim', 'ms_scales', 'ms_ssi
 # %% ../nbs/11_metrics.ipynb #2f069730
 import numpy as np
 from scipy import ndimage as ndi
+from scipy.special import ndtr, stdtrit                      # scipy.stats takes long to import
 from .core import UserError, _over, fov_mask, luma, rng, to_float
 
 # %% ../nbs/11_metrics.ipynb #1d735899
@@ -219,14 +220,14 @@ def score(
     ref, # the reference, same shape
     fov=None, # HxW, the field of view; by default the reference's, found with `fov_mask`
     vessels=None, # HxW, the true vessels; without them there is no vesselness
-) -> dict: # psnr (dB), ssim, structure; with `vessels` vesselness_auc; psnr_fit (dB), ssim_fit; ms_ssim with torchmetrics, from 64 pixels up
+) -> dict: # psnr (dB), ssim, structure; with `vessels` vesselness_auc; psnr_fit (dB), ssim_fit; ms_ssim and ms_ssim_fit with torchmetrics, from 64 pixels up
     "All measures of one image; `UserError` where shapes differ [our reading]"
     x, ref, fov = _pair(x, ref, fov_mask(ref) if fov is None else fov)
     out = dict(psnr=psnr(x, ref, fov), ssim=ssim(x, ref, fov), structure=structure(x, ref, fov))
     if vessels is not None: out['vesselness_auc'] = vesselness_auc(x, vessels, fov, bright=_is_grey(ref))
     fitted = colour_fit(x, ref, fov)
     out |= dict(psnr_fit=psnr(fitted, ref, fov), ssim_fit=ssim(fitted, ref, fov))
-    if min(fov.shape) >= 64 and _torchmetrics(): out['ms_ssim'] = ms_ssim(x, ref, fov)
+    if min(fov.shape) >= 64 and _torchmetrics(): out |= dict(ms_ssim=ms_ssim(x, ref, fov), ms_ssim_fit=ms_ssim(fitted, ref, fov))
     return out
 
 # %% ../nbs/11_metrics.ipynb #52594504
@@ -257,7 +258,7 @@ def paired_ci(
     seed=0, # integer
     larger_is_better=True, # False for an error or a rate of mistakes
 ) -> tuple: # mean of a - b, low, high (nan for fewer than two groups), and 'better', 'worse' or 'undecided', which is all that fewer than `MIN_GROUPS` can be
-    "The paired difference and its percentile bootstrap interval over seeds and groups of images; `UserError` where shapes do not fit [our reading]"
+    "The paired difference and its expanded percentile bootstrap interval over seeds and groups of images; `UserError` where shapes do not fit [our reading]"
     a, b = (np.atleast_2d(np.asarray(v, dtype=np.float64)) for v in (a, b))
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or (len(a) != len(b) and 1 not in (len(a), len(b))):
         raise UserError(f'paired_ci: {a.shape} and {b.shape} are no pairs; give seeds x images of the same images, and as many seeds or one')
@@ -271,7 +272,7 @@ def paired_ci(
     mean = float(total.sum()/count.sum())
     if G < 2: return mean, float('nan'), float('nan'), 'undecided'
     gen = rng(seed, 'paired bootstrap'); ws, wg = (gen.multinomial(k, [1/k]*k, n) for k in (S, G))   # how often each was drawn
-    den = ((ws @ count)*wg).sum(1)
-    low, high = (float(q) for q in np.quantile((((ws @ total)*wg).sum(1)/np.maximum(den, 1))[den > 0], [(1 - level)/2, (1 + level)/2]))
+    den, tail = ((ws @ count)*wg).sum(1), float(ndtr(-(G/(G - 1))**.5*stdtrit(G - 1, (1 + level)/2)))
+    low, high = (float(q) for q in np.quantile((((ws @ total)*wg).sum(1)/np.maximum(den, 1))[den > 0], [tail, 1 - tail]))
     up, down = ('better', 'worse') if larger_is_better else ('worse', 'better')
     return mean, low, high, 'undecided' if G < MIN_GROUPS else up if low > 0 else down if high < 0 else 'undecided'

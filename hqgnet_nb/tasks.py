@@ -136,7 +136,8 @@ def make_task(
         if not what: raise UserError(f'no task {name!r}; there are {", ".join(TASKS)}, and your own as package.module:name')
         try: make = getattr(importlib.import_module(where), what)
         except (ImportError, AttributeError) as e: raise UserError(f'task {name}: {e}; is the folder of {where.split(".")[0]!r} on PYTHONPATH?') from e
-        task = make if isinstance(make, nn.Module) else make(**arguments)
+        try: task = make if isinstance(make, nn.Module) or not callable(make) else make(**arguments)
+        except TypeError as e: raise UserError(f'task {name}: cannot be made with {arguments or "no arguments"}: {e}') from e
     if not isinstance(task, nn.Module) or not callable(getattr(task, 'loss', None)):
         raise UserError(f'task {name}: is a {type(task).__name__}; a task is an nn.Module with a method loss(out, target, fov)')
     return task
