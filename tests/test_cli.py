@@ -190,6 +190,26 @@ def test_train_with_a_task(eyes, run, tmp_path):
     (tmp_path/'m').mkdir(); shutil.copy(eyes/'hq/masks/0000.png', tmp_path/'m/x.png')
     refused(*train, '--masks', tmp_path/'m', '--steps', 1, '--out', tmp_path/'other', says='named like')
 
+def test_train_and_compare_with_a_task_of_ones_own(eyes, tmp_path, monkeypatch):
+    (tmp_path/'my').mkdir(); monkeypatch.syspath_prepend(tmp_path/'my'); (tmp_path/'my/my_own_task.py').write_text("""
+import torch.nn as nn
+class Share(nn.Module):
+    def __init__(self): super().__init__(); self.net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+    def forward(self, x): return self.net(x).mean((2, 3))
+    def loss(self, out, target, fov=None): return (out[:, 0] - target.mean((1, 2, 3))).square().mean()
+""")
+    folders = ['--lq', eyes/'lq', '--hq', eyes/'hq/images', '--size', 64, '--task', 'my_own_task:Share', '--masks', eyes/'hq/masks']
+    hqgnet('train', *folders, '--out', tmp_path/'run', '--task-steps', 3, '--steps', 4, '--device', 'cpu')
+    from hqgnet_nb.bilevel import load_task
+    from hqgnet_nb.core import UserError
+    from hqgnet_nb.tasks import make_task
+    assert type(load_task(tmp_path/'run', make_task('my_own_task:Share'))).__name__ == 'Share'
+    with pytest.raises(UserError, match='my_own_task:Share'): load_task(tmp_path/'run')       # nothing is loaded because a file says so
+    hqgnet('phantom', tmp_path/'t', '--n', 2, '--size', 64, '--seed', 8)
+    out, _ = hqgnet('compare', *folders, '--test-lq', tmp_path/'t/images', '--test-mask', tmp_path/'t/masks', '--out', tmp_path/'out', '--steps', 2,
+                    '--seeds', 1, '--methods', 'CLAHE', '--refit-steps', 2, '--solver', 'implicit')
+    assert 'refit_loss' in out and 'HQG-Net, implicit' in out
+
 def test_train_refuses(eyes, run, tmp_path):
     (tmp_path/'empty').mkdir(); (tmp_path/'bad').mkdir(); (tmp_path/'bad/x.png').write_bytes(b'no'); (tmp_path/'file').write_text('')
     (tmp_path/'torn').mkdir(); (tmp_path/'torn/checkpoint.pt').touch()
