@@ -412,8 +412,8 @@ def compare_methods(
 
 # %% ../nbs/15d_compare.ipynb #0445abdf
 FACTS = ('name', 'group', 'method', 'seed', 'steps', 'seconds', 'parameters')
-SHOWN = dict(psnr=2, ssim=3, structure=3, psnr_fit=2, ssim_fit=3, ms_ssim=3, ms_ssim_fit=3, vesselness_auc=3, filter_dice=3, filter_cldice=3, filter_sensitivity=3,
-             refit_dice=3, refit_cldice=3, refit_auc=3, refit_sensitivity=3, refit_right=3, refit_loss=3,
+SHOWN = dict(psnr=2, ssim=3, structure=3, psnr_fit=2, ssim_fit=3, ms_ssim=3, ms_ssim_fit=3, vesselness_auc=3,
+             filter_dice=3, filter_cldice=3, filter_sensitivity=3, refit_dice=3, refit_cldice=3, refit_auc=3, refit_sensitivity=3, refit_right=3, refit_loss=3,
              ccm_snr=1, seg_dice=3, seg_cldice=3, seg_sensitivity=3, seg_auc=3, invented=3, added=3, lost=3, changed=3, fid=1, kid=2, good=2)
 
 def _shown(rows):

@@ -22,7 +22,8 @@ LIMITS = ['Trained on generated images alone: what it does to photographs is mea
           'Lines that are hardly above the noise may be lost or invented; look at the map of changed structure before you believe them.',
           'For research and teaching, not for diagnosis.']
 _COLOUR = 'Colours become those of the generated good images, unless a guide of your own is given.'
-MORE_LIMITS = dict(fundus=[_COLOUR, 'What looks like a stain may be taken for one, a bright optic disc too: notebook 21 shows it.'], cornea=[], endoscopy=[_COLOUR])
+MORE_LIMITS = dict(cornea=[], endoscopy=[_COLOUR],
+                   fundus=[_COLOUR, 'What looks like a stain may be taken for one, a bright optic disc too: notebook 21 shows it.'])
 
 def make_pretrained(
     kind, # 'fundus', 'cornea' or 'endoscopy'
