@@ -101,12 +101,14 @@ def comparison_report(
     ranked = rank_cases(images, k=max(1, most//3)) if 'ssim' in numbers else []
     picked = {c['name']: f'{c["place"]} change in SSIM: ' for c in ranked} or dict.fromkeys(names[:most], '')
     tags = {m: slug(m) + ('' if m in UNTRAINED else '_0') for m in methods}
-    cases = [dict(title=f'{place}{n}', images={m: read_image(out/'enhanced'/t/f'{n}.png') for m, t in tags.items()}) for n, place in picked.items()]
-    write_image(out/'grid.jpg', _labelled(cases))
+    gone = [m for m, t in tags.items() if not all((out/'enhanced'/t/f'{n}.png').is_file() for n in picked)]     # the numbers are there all the same
+    shown = {m: t for m, t in tags.items() if m not in gone}; looked = ours if ours in shown else next(iter(shown), None)
+    cases = [dict(title=f'{place}{n}', images={m: read_image(out/'enhanced'/t/f'{n}.png') for m, t in shown.items()}) for n, place in picked.items() if shown]
+    if cases: write_image(out/'grid.jpg', _labelled(cases))
     for n, c in zip(picked, cases):
-        it, x = items[n], to_float(c['images'][ours or 'no enhancement'])
+        it, x = items[n], to_float(c['images'][looked])
         if x.ndim != it['lq'].ndim: x = _rgb(x) if x.ndim == 2 else luma(x)
-        c['images'][f'structure, {ours}'] = paint_changes(x, changes(x, it['lq'], None if plan['areas'] else it['mask'], it['ref'], it['fov'])[1])
+        c['images'][f'structure, {looked}'] = paint_changes(x, changes(x, it['lq'], None if plan['areas'] else it['mask'], it['ref'], it['fov'])[1])
     facts = {m: next(r for r in rows if r['method'] == m) for m in methods if m not in UNTRAINED}
     budget = f'{plan["steps"]} steps' if plan['steps'] else f'{plan["minutes"]:g} minutes of processor time'
     run = {'learned from': f'{plan["lq"]} (LQ) and {plan["hq"]} (HQ), not pairs', 'measured on': f'{len(names)} images of {plan["test_lq"]}',
@@ -118,6 +120,7 @@ def comparison_report(
     notes = ['The first table shows means; better or worse is said by the paired interval over images and seeds. The second has all measures.',
              'In the pictures of structure: kept is grey, invented orange, lost blue, missed yellow, changed violet (notebook 11b).',
              'The paired ceiling sees references in training: it is no rival, it shows what could be reached.']
+    if gone: notes += [f'No pictures of {", ".join(gone)}: they are no longer in {out/"enhanced"}; delete their files in {out/"rows"} to have them made again.']
     if plan.get('init') and begun_row(plan['init']) in methods:
         notes += [f'{begun_row(plan["init"])}: its first weights had a training of their own before, which the budget does not hold.']
     if plan.get('task'):
