@@ -52,11 +52,12 @@ class _Nifti(Document):
         if float(hdr['cal_max']) > float(hdr['cal_min']) and math.isfinite(a - b): self._lohi = min(a, b), max(a, b)
         codes = (None,)*3                                          # how it lies is not known: it is shown as it is stored
         with contextlib.suppress(Exception): codes = self._nib.aff2axcodes(hdr.get_best_affine())
-        self._steps = tuple(-1 if c in ('R', 'A', 'S') else 1 for c in codes[1::-1])              # rows go to P or I, columns to L, as on a screen
+        height = lambda c: 'LRPAIS'.find(c or '-')//2; self._swapped = height(codes[0]) <= height(codes[1])                # which axis stands
+        self._steps = tuple(-1 if c in ('R', 'A', 'S') else 1 for c in (codes[1::-1] if self._swapped else codes[:2]))  # rows to P or I, columns to L or P
         self.facts = dict(kind='nifti', depth=8*base.itemsize, type=str(base), shape=list(shape) + [3]*bool(self._channels), frames=self.n,
                           spacing=[float(z) if math.isfinite(z) else None for z in hdr.get_zooms()], orientation=''.join(c or '?' for c in codes))
 
-    def _upright(self, a): return a.swapaxes(0, 1)[::self._steps[0], ::self._steps[1]]
+    def _upright(self, a): return (a.swapaxes(0, 1) if self._swapped else a)[::self._steps[0], ::self._steps[1]]
 
     def _raw(self, k):
         "Slice `k` as it is stored, first axis first; read when it is wanted"
