@@ -18,7 +18,7 @@ from .core import UserError, _natural, _or, atomic_path, image_facts, printable,
 from .enhance import ONCE
 from .films import LIMIT, Films, enhance_document
 from .manifest import Manifest, _key, _kind_of, _sha, _todo, left_out, of_shard, plan_maps, plan_outputs, plan_sidecars
-from .manifest import read_manifests, settings_of, sweep, which_shard
+from .manifest import read_manifests, read_plan, settings_of, sweep, which_shard, write_plan
 from .medical import open_document
 from .metrics import structure
 from .restore import fingerprint, strangeness
@@ -158,9 +158,9 @@ def enhance_folder(
     except OSError as e: raise UserError(f'{out}: cannot be made ({e.strerror}); choose another folder') from e
     others = left_out(src, whole)
     if others: say(f'left out, no images by their names: {_suffixes(others, quiet)}')
-    header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, at=time.time())
-    book = None if one else Manifest(out/f'manifest_{shard[0]}.jsonl', header)
-    sweep([p for _, to in mine for p in places(to)] + [out/p for p in ('manifest.jsonl', 'report.html') if book])
+    header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, plan=None if one else write_plan(out, names.values()))
+    book = None if one else Manifest(out/f'manifest_{shard[0]}.jsonl', dict(header, at=time.time()))
+    sweep([p for _, to in mine for p in places(to)] + [out/p for p in ('manifest.jsonl', 'report.html', f'manifest_{header["plan"]}.plan') if book])
     if len(todo) < len(mine): say(f'{len(mine) - len(todo)} of {len(mine)} images were done before')
 
     # no part of the settings: the result is the same but for rounding
@@ -214,21 +214,28 @@ def enhance_folder(
     return n_ok, failures
 
 # %% ../nbs/15f_batch.ipynb #6a311dd0
-def merge_manifests(
-    out, # the folder of a batch
-) -> dict: # files, done, failed, missing, flagged, seconds, started, ended; quantiles of structure and changed; settings
-    "Sum up a batch, and write OUT/manifest.jsonl: sums, settings, then a line for each file; `UserError` where there is no batch [our reading]"
-    headers, lines = read_manifests(out := Path(out).expanduser())
+def _batch(out):
+    "(headers, the last one, all lines, {done, failed, mixed, earlier: its parts}); without a list of what is wanted no input is an earlier one"
+    headers, lines = read_manifests(out)
     if not headers: raise UserError(f'{out}: holds no manifest of a batch; give the OUT of `hqgnet enhance IN OUT`')
     last, order = max(headers, key=lambda h: h['at']), sorted(lines.values(), key=lambda d: _natural(d['file']))
-    new = sum(d['settings'] == last['settings']['id'] for d in order); done = [d for d in order if d['status'] == 'done']
+    parts, wanted = dict(done=[], failed=[], mixed=[], earlier=[]), read_plan(out, last.get('plan')) or (lambda names: [True]*len(names))
+    for d, w in zip(order, wanted([d['file'] for d in order])):
+        parts['earlier' if not w else 'mixed' if d['settings'] != last['settings']['id'] else d['status']].append(d)
+    return headers, last, order, parts
+
+def merge_manifests(
+    out, # the folder of a batch
+) -> dict: # files = done + failed + missing; earlier, flagged, seconds, started, ended; quantiles of structure and changed; settings
+    "Sum up what the last batch wants, and write OUT/manifest.jsonl: sums, settings, a line for each file; `UserError` where there is no batch [our reading]"
+    headers, last, order, parts = _batch(out := Path(out).expanduser()); done, failed = parts['done'], parts['failed']
     def spread(key):
         v = [d[key] for d in done if d.get(key) is not None]
         return dict(zip(('lowest', '5 %', 'median', '95 %', 'highest'), (round(float(q), 4) for q in np.quantile(v, [0, .05, .5, .95, 1])))) if v else None
-    sums = dict(files=last['files'], done=len(done), failed=len(order) - len(done), missing=max(0, last['files'] - new),
+    sums = dict(files=last['files'], done=len(done), failed=len(failed), missing=max(0, last['files'] - len(done) - len(failed)), earlier=len(parts['earlier']),
                 flagged=sum(d.get('flagged', False) for d in done), seconds=round(sum(d['seconds'] for d in done), 2),
                 started=min(h['at'] for h in headers), ended=max((d['at'] for d in order), default=last['at']),
-                structure=spread('structure'), changed=spread('changed'), settings=last['settings'], mixed=len({d['settings'] for d in done}) > 1,
+                structure=spread('structure'), changed=spread('changed'), settings=last['settings'], mixed=len(parts['mixed']) > 0,
                 left_out=last.get('left_out', {}))
     with atomic_path(out/'manifest.jsonl') as tmp:
         tmp.write_text(''.join(json.dumps(d, sort_keys=True) + '\n' for d in [dict(totals=sums), dict(batch=headers), *order]), encoding='utf-8')
@@ -263,7 +270,7 @@ def veil(
         return {k: out[k] for k in sorted(out, key=len, reverse=True)}
     def behind(rest):
         "What follows a place in a line"
-        if re.match(r'(manifest(_\d+)?\.jsonl|report\.html)(?!\w)', rest): return rest
+        if re.match(r'(manifest(_\d+)?\.jsonl|manifest_\w+\.plan|report\.html)(?!\w)', rest): return rest
         if rest.startswith('uncertainty/'): return f'uncertainty/{behind(rest[12:])}'
         ends = lambda k: not re.match(r'[\w/.]' if known()[k].startswith('folder') else r'[\w/]', rest[len(k):])
         if k := next((k for k in known() if rest.startswith(k) and ends(k)), None): return known()[k] + rest[len(k):]
@@ -287,11 +294,12 @@ def batch_report(
 ) -> Path: # of OUT/report.html
     "Write the page of a batch [our reading]"
     from hqgnet_nb.report import write_report
-    out, src = Path(out).expanduser(), src and Path(src).expanduser(); sums, lines = merge_manifests(out), read_manifests(out)[1].values()
-    done, failed = ([d for d in lines if d['status'] == s] for s in ('done', 'failed')); s = _quiet_guide(sums['settings'], quiet)
+    out, src = Path(out).expanduser(), src and Path(src).expanduser(); sums, parts = merge_manifests(out), _batch(out)[3]
+    done, failed = parts['done'], parts['failed']; s = _quiet_guide(sums['settings'], quiet)
     took, unsteady = max(sums['ended'] - sums['started'], 1e-9), sum(d.get('steady') is False for d in done)
     number = lambda q: ', '.join(f'{k} {v:.3f}' for k, v in q.items()) if q else 'not measured'
     run = {'images': f'{sums["done"]} enhanced, {sums["failed"]} failed, {sums["missing"]} still to do, of {sums["files"]}',
+           **({'results of earlier inputs, not counted': sums['earlier']} if sums['earlier'] else {}),
            'structure kept': number(sums['structure']), 'ridges changed, share': number(sums['changed']),
            'results unlike the training': f'{sums["flagged"]} of {sums["done"]}: {UNLIKE} times as far as nine of ten of its good images, or more',
            'time': f'{sums["seconds"]:.0f} s of computing, {took:.0f} s from first to last, pauses included',
@@ -301,7 +309,7 @@ def batch_report(
            'guide': json.dumps(s['guide']) if s['guide'] else 'the average of the training'}
     notes = ['Scores compare a result with its input, at working size. There is no reference: a low score is a place to look, not a verdict.']
     if any(_kind_of(Path(d['to'])) != 'image' for d in done): notes.append('Of films, volumes and DICOM files the middle frame is scored and shown.')
-    if sums['mixed']: notes.append('Warning: these results were made with different settings; the last ones are shown.')
+    if sums['mixed']: notes.append('Warning: some results are still those of other settings; they are not counted as done.')
     why = lambda d: _nameless(d['why'], d['file']) if quiet else d['why']
     whys = Counter(map(why, failed)); of = lambda w: ', '.join([label(d['file'], quiet) for d in failed if why(d) == w][:3])
     notes += [f'{n} failed: {w} ({of(w)}{", …" if n > 3 else ""})' for w, n in whys.most_common(most)]

@@ -123,8 +123,9 @@ def _run_merge(a):
     "`hqgnet merge`; returns the exit code"
     from hqgnet_nb.batch import batch_report, merge_manifests
     s = merge_manifests(a.out)
-    print(f'{s["done"]} of {s["files"]} images done, {s["failed"]} failed, {s["missing"]} still to do; {s["flagged"]} results unlike the training\n'
-          f'{s["seconds"]:.0f} seconds of computing\nmanifest in {a.out/"manifest.jsonl"}')
+    print(f'{s["done"]} of {s["files"]} images done, {s["failed"]} failed, {s["missing"]} still to do; {s["flagged"]} results unlike the training'
+          + f'; {s["earlier"]} more of earlier inputs'*(s["earlier"] > 0)
+          + f'\n{s["seconds"]:.0f} seconds of computing\nmanifest in {a.out/"manifest.jsonl"}')
     if a.report: print(f'report in {batch_report(a.out, a.input, quiet=a.quiet_names)}')
     return int(s['failed'] > 0 or s['missing'] > 0)
 

@@ -33,7 +33,7 @@ def whole(ward, tmp_path_factory):
 
 def state(out):
     "What a batch has made, but for its manifests"
-    made = [p for p in out.rglob('*') if p.is_file() and p.suffix not in ('.jsonl', '.html')]
+    made = [p for p in out.rglob('*') if p.is_file() and p.suffix not in ('.jsonl', '.html', '.plan')]
     return {p.relative_to(out).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in made}
 
 def killed_after(p, out, n):
@@ -262,7 +262,7 @@ def test_what_a_file_is_its_bytes_say_in_a_batch_too(tmp_path):
     (src/'talk.mkv').rename(src/'talk.jpg'); (src/'no.png').write_bytes(b'no picture')
     code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
     assert code == 1 and text.startswith('4 images') and err.count('cannot be read') == 1 and 'no.png' in err, err
-    assert sorted(p.name for p in out.iterdir() if p.suffix not in ('.json', '.jsonl')) == ['chest.dcm', 'eye.png', 'talk.mkv', 'v.nii.gz']
+    assert sorted(p.name for p in out.iterdir() if p.suffix not in ('.json', '.jsonl', '.plan')) == ['chest.dcm', 'eye.png', 'talk.mkv', 'v.nii.gz']
     assert (out/'chest.dcm').read_bytes()[128:132] == b'DICM' and read_image(out/'eye.png').shape == (64, 64, 3)
     assert nib.load(out/'v.nii.gz').shape == (64, 64, 2)
     told = {p.stem: json.loads(p.read_text()) for p in out.glob('*.json')}; known = {k: d['input'] for k, d in told.items()}
@@ -292,3 +292,20 @@ def test_sidecars_have_a_place_each(ward, tmp_path):
     for n in ('a.png', 'a.tif', 'a.png.tif'):
         assert json.loads((tmp_path/f'out/{n}.json').read_text())['output']['file'] == n
         assert read_image(tmp_path/f'out/uncertainty/{n}.png').shape[:2] == img.shape[:2]
+
+def test_what_is_counted_is_what_the_last_batch_wants(ward, tmp_path):
+    "Inputs that changed between two batches into one folder: nothing counts that is not wanted any more, and what is missing shows"
+    src, out = tmp_path/'in', tmp_path/'out'; src.mkdir(); words = ('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
+    for k in range(4): shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'{k}.png')
+    (src/'broken.png').write_bytes(b'no picture'); assert here(*words)[0] == 1
+    (src/'broken.png').unlink(); (src/'0.png').unlink(); assert here(*words)[0] == 0                # the failed one has gone, and one that was done
+    code, text, err = here('merge', out, '--report')
+    assert code == 0 and '3 of 3 images done, 0 failed, 0 still to do' in text and '2 more of earlier inputs' in text, text
+    page = (out/'report.html').read_text(); assert '3 enhanced, 0 failed, 0 still to do, of 3' in page and 'broken' not in page
+    for k in range(3): shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'new {k}.png')
+    from hqgnet_nb.manifest import of_shard
+    first = sum(of_shard(p.name, (0, 2)) for p in src.glob('new*')); assert here(*words, '--shard', '1/2', '--report')[0] == 0           # one of two processes
+    code, text, err = here('merge', out); assert (code == 1) == (first < 3) and f'{3 + first} of 6 images done, 0 failed, {3 - first} still to do' in text, text
+    assert here(*words)[0] == 0 and here('merge', out)[0] == 0 and len(list(out.glob('*.plan'))) == 3
+    for p in out.glob('*.plan'): p.unlink()                                                       # as an older program left it
+    code, text, err = here('merge', out); assert '7 of 6 images done, 1 failed' in text, text
