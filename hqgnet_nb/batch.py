@@ -165,10 +165,13 @@ def enhance_folder(
 
     # no part of the settings: the result is the same but for rounding
     by = dict(device=enhancer.device.type, backend='torch' if enhancer.engine is None else 'onnx')
-    threads, alone, cpu = torch.get_num_threads(), threading.Lock(), enhancer.device.type == 'cpu'
+    before, threads, alone, cpu = {}, torch.get_num_threads(), threading.Lock(), enhancer.device.type == 'cpu'
     workers, each = max(2, threads) if cpu else WORKERS, 1 if cpu and not film and len(todo) > 1 else threads
     def large(x): return math.prod(x.shape[:2]) > ONCE/4 if isinstance(x, np.ndarray) else True
-    def read(item): return read_image(item[0]) if _kind_of(item[0]) == 'image' else open_document(item[0])
+    state = lambda f: (s := f.stat(), (s.st_size, s.st_mtime_ns, s.st_ino))[1]
+    def read(item):
+        before[item[0]] = _or(lambda: state(item[0]), None)        # where one may not ask, reading says why
+        return read_image(item[0]) if _kind_of(item[0]) == 'image' else open_document(item[0])
     def work(item, x):
         with alone if (big := each < threads and large(x)) else contextlib.nullcontext():
             torch.set_num_threads(threads if big else each)        # of this thread
@@ -181,11 +184,14 @@ def enhance_folder(
         else: n, kept = 1, {} if maps and math.prod(x.shape[:2]) <= ONCE else _Little(); y = enhancer.enhance(x, strength, code, quality, kept)
         return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, facts, flickers, time.perf_counter() - t
     def write(item, _, what):
-        (f, to), (x, y, doubt, kept, facts, flickers, seconds) = item, what; info = f.stat()
+        (f, to), (x, y, doubt, kept, facts, flickers, seconds) = item, what; info, sha, said = f.stat(), _sha(f), image_facts(f) if facts is None else None
+        if state(f) != before.pop(f):                                       # what was read and what was hashed may be two things
+            if facts is not None: to.unlink(missing_ok=True)       # a document is written frame by frame
+            raise UserError(f'{f}: was changed while it was read; the same command tries it again')
         # a float image in a PNG: 16 bits, since 8 would lose levels
-        if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL, image_facts(f))
+        if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL, said)
         if doubt is not None: write_image(maps[to], to_uint(np.clip(4*doubt, 0, 1)), LEVEL)
-        ends = dict(file=names[f], bytes=info.st_size, sha256=_sha(f)), dict(file=to.relative_to(out).as_posix(), bytes=to.stat().st_size, sha256=_sha(to))
+        ends = dict(file=names[f], bytes=info.st_size, sha256=sha), dict(file=to.relative_to(out).as_posix(), bytes=to.stat().st_size, sha256=_sha(to))
         scores = score_pair(enhancer, x, y, kept) if sidecar else {}
         # of a document: what is stored, not what is shown of it
         about = dict(ends[0], **(facts or dict(shape=list(x.shape), depth=8*x.itemsize))), dict(settings, quality_used=enhancer.choose(x, quality), **by)

@@ -309,3 +309,18 @@ def test_what_is_counted_is_what_the_last_batch_wants(ward, tmp_path):
     assert here(*words)[0] == 0 and here('merge', out)[0] == 0 and len(list(out.glob('*.plan'))) == 3
     for p in out.glob('*.plan'): p.unlink()                                                       # as an older program left it
     code, text, err = here('merge', out); assert '7 of 6 images done, 1 failed' in text, text
+
+def test_an_input_that_changes_while_it_is_read(ward, tmp_path, monkeypatch):
+    "It fails with a line, nothing is written for it or said of it, and the next time it is done"
+    import hqgnet_nb.batch as batch
+    src, out, real = tmp_path/'in', tmp_path/'out', batch.read_image; src.mkdir(); words = ('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
+    for k in range(2): shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'{k}.png')
+    def read(p):
+        x = real(p)
+        if p.name == '1.png': write_image(p, 255 - x)
+        return x
+    monkeypatch.setattr(batch, 'read_image', read); code, text, err = here(*words)
+    assert code == 1 and text.startswith('1 image in') and 'was changed while it was read; the same command tries it again' in err, err
+    assert not list(out.glob('1.*')); monkeypatch.undo()
+    assert here(*words)[0] == 0; line = [l for l in (out/'manifest_0.jsonl').read_text().splitlines() if '"1.png"' in l][-1]
+    assert json.loads(line)['sha256'] == hashlib.sha256((src/'1.png').read_bytes()).hexdigest() and (out/'1.png').exists()
