@@ -7,7 +7,7 @@ __all__ = ['SAME', 'PLAN_AGE', 'CLOCK', 'plan_outputs', 'left_out', 'plan_maps',
            'read_manifests', 'Manifest', 'sweep', 'write_plan', 'read_plan', 'which_shard', 'of_shard']
 
 # %% ../nbs/15ea_manifest.ipynb #07ffddcd
-import contextlib, functools, hashlib, json, os, re, time
+import contextlib, errno, functools, hashlib, json, os, re, time
 from collections import Counter
 from pathlib import Path
 import numpy as np
@@ -182,19 +182,28 @@ class Manifest:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(path, 'ab+')                           # unbuffered would do too; lines are flushed one by one
+            self.file = open(path, 'ab+', buffering=0)              # what could not be written is not tried again in closing
         except OSError as e: raise UserError(f'{path}: cannot write here ({e.strerror}); choose another folder') from e
         with contextlib.suppress(ImportError):
             import fcntl
             try: fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError: self.file.close(); raise UserError(f'{path}: another process is at work on this; wait for it, or end it') from None
             except OSError: pass                                    # some network disks know no locks
-        if self.file.tell() and (self.file.seek(-1, 2), self.file.read(1))[1] != b'\n': self._write(b'\n')       # half a line of a killed process
-        self.add(batch=header)
+        try:
+            if self._at(): self._write(b'\n')                       # half a line of a killed process
+            self.add(batch=header)
+        except BaseException: self.file.close(); raise
+
+    def _at(self):
+        "Whether the file ends within a line"
+        return self.file.seek(0, 2) > 0 and (self.file.seek(-1, 2), self.file.read(1))[1] != b'\n'
 
     def _write(self, data):
-        try: self.file.write(data); self.file.flush()
-        except OSError as e: raise UserError(f'{self.path}: cannot be written ({e.strerror}); free some space, and the same command goes on') from e
+        try:
+            while data: data = data[self.file.write(data):]         # a disk that fills up takes a part
+        except OSError as e:
+            cure = 'make the disk writable' if e.errno == errno.EROFS else 'free some space'
+            raise UserError(f'{self.path}: cannot be written ({e.strerror}); {cure}, and the same command goes on') from e
 
     def add(self,
         **line, # JSON values
@@ -203,8 +212,9 @@ class Manifest:
         self._write(json.dumps(line, sort_keys=True).encode() + b'\n')
 
     def close(self):
-        "Let others have it"
-        self.file.close()
+        "Let others have it; `UserError` where the disk only now says that something could not be written"
+        try: self.file.close()
+        except OSError as e: raise UserError(f'{self.path}: cannot be written ({e.strerror}); free some space, and the same command goes on') from e
 
 def _left(p):
     "Whether the writer of a temporary file is gone: it had it locked. None where there are no locks, or it may not be asked"

@@ -324,3 +324,18 @@ def test_an_input_that_changes_while_it_is_read(ward, tmp_path, monkeypatch):
     assert not list(out.glob('1.*')); monkeypatch.undo()
     assert here(*words)[0] == 0; line = [l for l in (out/'manifest_0.jsonl').read_text().splitlines() if '"1.png"' in l][-1]
     assert json.loads(line)['sha256'] == hashlib.sha256((src/'1.png').read_bytes()).hexdigest() and (out/'1.png').exists()
+
+def test_a_disk_that_is_full_for_the_manifest(ward, tmp_path, monkeypatch):
+    "At its header or at a later line: one clear line, the error of a user, and the file is not left open"
+    import gc, warnings
+    import hqgnet_nb.batch as batch
+    (tmp_path/'a').mkdir(); (tmp_path/'a/manifest_0.jsonl').symlink_to('/dev/full')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', ResourceWarning)
+        code, text, err = here('enhance', 'fundus-tiny', ward/'bed 0', tmp_path/'a', '--device', 'cpu'); gc.collect()
+    assert code == 2 and text == '' and len(err.splitlines()) == 1 and 'No space left' in err and 'goes on' in err, err
+    class Later(batch.Manifest):
+        def __init__(self, path, header): super().__init__(path, header); self.file.close(); self.file = open('/dev/full', 'ab+', buffering=0)
+    monkeypatch.setattr(batch, 'Manifest', Later)
+    code, text, err = here('enhance', 'fundus-tiny', ward/'bed 0', tmp_path/'b', '--device', 'cpu')
+    assert code == 2 and text == '' and len(err.splitlines()) == 1 and 'No space left' in err and 'goes on' in err, err
