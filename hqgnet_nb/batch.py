@@ -143,10 +143,11 @@ def enhance_folder(
     sequence=False, # the images of each folder are the frames of a film
     say=lambda text: None, # is called with a line where a batch goes on
     quiet=False, # guides are named by a hash in what is written, and `say` names no suffix that may be a part of a name
-) -> tuple: # (number of images that are there now, [(input path, why it failed), …]), of this shard
+) -> tuple: # (number of images that are there now, [(input path, why it failed), …]), of this shard; a folder that cannot be looked into is a failure too
     "Enhance every image that is not done yet, going on past bad ones; `UserError` where nothing can be done at all [our reading]"
     src, out, one, shard = Path(src).expanduser(), Path(out).expanduser(), _or(Path(src).expanduser().is_file, False), which_shard(shard)
-    whole = plan_outputs(src, out, fmt); maps, sides = plan_maps(whole, out) if uncertainty else {}, plan_sidecars(whole) if sidecar else {}
+    closed = []; whole = plan_outputs(src, out, fmt, closed)
+    maps, sides = plan_maps(whole, out) if uncertainty else {}, plan_sidecars(whole) if sidecar else {}
     names = {f: f.name if one else f.relative_to(src).as_posix() for f, _ in whole}
     if not 0 <= strength <= 1: raise UserError(f'strength {strength}: choose a number from 0 to 1')
     code, settings = enhancer.guide_code(guide), settings_of(enhancer, strength, guide, quality, name, format=fmt, uncertainty=uncertainty, sequence=sequence)
@@ -158,7 +159,8 @@ def enhance_folder(
     except OSError as e: raise UserError(f'{out}: cannot be made ({e.strerror}); choose another folder') from e
     others = left_out(src, whole)
     if others: say(f'left out, no images by their names: {_suffixes(others, quiet)}')
-    header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, plan=None if one else write_plan(out, names.values()))
+    header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, plan=None if one else write_plan(out, names.values()),
+                  closed={p.relative_to(src).as_posix(): why for p, why in closed})
     book = None if one else Manifest(out/f'manifest_{shard[0]}.jsonl', dict(header, at=time.time()))
     sweep([p for _, to in mine for p in places(to)] + [out/p for p in ('manifest.jsonl', 'report.html', f'manifest_{header["plan"]}.plan') if book])
     if len(todo) < len(mine): say(f'{len(mine) - len(todo)} of {len(mine)} images were done before')
@@ -200,7 +202,7 @@ def enhance_folder(
         return dict(file=names[f], to=ends[1]['file'], bytes=info.st_size, mtime_ns=info.st_mtime_ns, sha256=ends[0]['sha256'], bytes_out=ends[1]['bytes'],
                     seconds=round(seconds, 4), **({} if doubt is not None or not maps else dict(map=False)),
                     **(dict(steady=False) if flickers and not flickers.get('within', True) else {}), **scores)
-    failures, n_ok, unmapped, unsteady = [], len(mine) - len(todo), 0, 0
+    failures, n_ok, unmapped, unsteady = [(p, why) for p, why in closed if of_shard(p.relative_to(src).as_posix(), shard)], len(mine) - len(todo), 0, 0
     results = in_order(todo, read, work, write, workers, strict=bool(film))
     with contextlib.closing(book) if book else contextlib.nullcontext(), _brisk(), contextlib.closing(results):
         for f, to in (progress or iter)(todo):
@@ -232,7 +234,7 @@ def _batch(out):
 
 def merge_manifests(
     out, # the folder of a batch
-) -> dict: # files = done + failed + missing; earlier, flagged, seconds, started, ended; quantiles of structure and changed; settings
+) -> dict: # files = done + failed + missing; earlier, flagged, seconds, started, ended; quantiles of structure and changed; settings; closed folders
     "Sum up what the last batch wants, and write OUT/manifest.jsonl: sums, settings, a line for each file; `UserError` where there is no batch [our reading]"
     headers, last, order, parts = _batch(out := Path(out).expanduser()); done, failed = parts['done'], parts['failed']
     def spread(key):
@@ -242,7 +244,7 @@ def merge_manifests(
                 flagged=sum(d.get('flagged', False) for d in done), seconds=round(sum(d['seconds'] for d in done), 2),
                 started=min(h['at'] for h in headers), ended=max((d['at'] for d in order), default=last['at']),
                 structure=spread('structure'), changed=spread('changed'), settings=last['settings'], mixed=len(parts['mixed']) > 0,
-                left_out=last.get('left_out', {}))
+                left_out=last.get('left_out', {}), closed=last.get('closed', {}))
     with atomic_path(out/'manifest.jsonl') as tmp:
         tmp.write_text(''.join(json.dumps(d, sort_keys=True) + '\n' for d in [dict(totals=sums), dict(batch=headers), *order]), encoding='utf-8')
     return sums
@@ -319,6 +321,7 @@ def batch_report(
     why = lambda d: _nameless(d['why'], d['file']) if quiet else d['why']
     whys = Counter(map(why, failed)); of = lambda w: ', '.join([label(d['file'], quiet) for d in failed if why(d) == w][:3])
     notes += [f'{n} failed: {w} ({of(w)}{", …" if n > 3 else ""})' for w, n in whys.most_common(most)]
+    notes += [f'Folder {label(p, quiet)}: {why}.' for p, why in sums['closed'].items()]
     if len(whys) > most: notes.append(f'… and {len(whys) - most} other reasons; all are in manifest.jsonl.')
     def pictures(d, title):
         ims = {}

@@ -67,11 +67,13 @@ def finish(
     n_ok, # files that are done
     failures, # [(path, why), …]
     done, # the line for stdout, with {n} for their number
+    folders=0, # how many of the failures are folders
 ) -> int: # exit code: 0, or 1 where some failed
     "Say what was done and what failed [our reading]"
     print(done.replace('{n}', f'{n_ok} image{"" if n_ok == 1 else "s"}', 1))          # a folder's name may hold braces too
     for path, why in failures: say('failed:', why if str(path) in str(why) else f'{path}: {why}')
-    if failures: say(f'error: {len(failures)} of {n_ok + len(failures)} images failed')
+    if len(failures) > folders: say(f'error: {len(failures) - folders} of {n_ok + len(failures) - folders} images failed')
+    if folders: say(f'error: {folders} of the folders cannot be looked into')
     return int(bool(failures))
 
 # %% ../nbs/17_cli.ipynb #42e42aba
@@ -102,7 +104,8 @@ def _run_enhance(a):
                                     quiet=a.quiet_names)
     if failures and one: raise ImageError(f'{label(a.input, a.quiet_names)}: {failures[0][1]}')            # one file is not a batch
     failures = [(label(f.relative_to(a.input.expanduser()), a.quiet_names), why) for f, why in failures]
-    code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''))
+    folders = sum(why.startswith('a folder that') for _, why in failures)
+    code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''), folders)
     if a.report and not one: _report(a, a.input)
     return code
 
@@ -127,7 +130,8 @@ def _run_merge(a):
           + f'; {s["earlier"]} more of earlier inputs'*(s["earlier"] > 0)
           + f'\n{s["seconds"]:.0f} seconds of computing\nmanifest in {a.out/"manifest.jsonl"}')
     if a.report: print(f'report in {batch_report(a.out, a.input, quiet=a.quiet_names)}')
-    return int(s['failed'] > 0 or s['missing'] > 0)
+    if s['closed']: say(f'error: {len(s["closed"])} of the folders cannot be looked into')
+    return int(s['failed'] > 0 or s['missing'] > 0 or bool(s['closed']))
 
 # %% ../nbs/17_cli.ipynb #6f0d7b10
 def _run_evaluate(a):

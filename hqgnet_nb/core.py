@@ -35,7 +35,7 @@ IMAGE_SUFFIXES = frozenset('.png .jpg .jpeg .tif .tiff .bmp .gif .webp .ppm .pgm
 
 def _natural(path): return [(0, int(s), '') if s.isdecimal() else (1, 0, s.lower()) for s in re.split(r'(\d+)', str(path)) if s]
 
-def _below(path):
+def _below(path, closed=None):                                 # a list gets (path, why) of each folder that cannot be looked into; None: warnings
     "What lies below a folder, hidden things left out; links to folders are followed, but no folder is searched twice, so a loop of links ends"
     found, todo, links, seen = [], [path], [], set()
     while todo or links:                                       # real folders first: what can be reached in two ways keeps its real name
@@ -43,7 +43,10 @@ def _below(path):
         if (real := here.resolve()) in seen: continue
         seen.add(real)
         try: inside = sorted((e for e in os.scandir(here) if not e.name.startswith('.')), key=lambda e: e.name)
-        except OSError as e: warnings.warn(f'{printable(here)}: left out, cannot be looked into ({e.strerror})', stacklevel=3); continue
+        except OSError as e:
+            if closed is not None: closed.append((here, f'a folder that cannot be looked into ({e.strerror})'))
+            else: warnings.warn(f'{printable(here)}: left out, cannot be looked into ({e.strerror})', stacklevel=3)
+            continue
         folders = []
         for e in inside:
             if _or(e.is_dir, False): folders.append(e)

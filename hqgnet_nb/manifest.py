@@ -49,11 +49,12 @@ def plan_outputs(
     src, # a folder (with its sub-folders) or one image file
     out, # the folder to write to
     fmt='png', # 'png', or 'same': the suffix of the input where it can be written
+    closed=None, # a list, as for `list_documents`
 ) -> list: # of (input path, output path)
     "Which file goes where, DICOM, NIfTI and films as what they are; `UserError` where outputs would meet or lie among the inputs [our reading]"
     if fmt not in ('png', 'same'): raise UserError(f'format {fmt!r}: choose png or same')
     src, out = Path(src).expanduser(), Path(out).expanduser()
-    files, real, within = list_documents(src), _real(), lambda p, q: Path(os.path.realpath(p)).is_relative_to(os.path.realpath(q))
+    files, real, within = list_documents(src, closed), _real(), lambda p, q: Path(os.path.realpath(p)).is_relative_to(os.path.realpath(q))
     if files == [src] and not _kind_of(src): raise UserError(f'{src}: not an image; expected {" ".join(sorted(IMAGE_SUFFIXES | MEDICAL_SUFFIXES))}')
     if _or(out.is_file, False): raise UserError(f'{out}: is a file; give a folder to write to')
     if not _or(out.exists, False) and out.suffix.lower() in IMAGE_SUFFIXES: raise UserError(f'{out}: looks like a file; give a folder to write to')
@@ -78,7 +79,7 @@ def left_out(
 ) -> dict: # suffix (or a word where there is none) -> number of files
     "What lies in the folder and is no part of the plan, but for hidden things and notes of programs (.json, .jsonl) [our reading]"
     taken = {f for f, _ in plan}; src = Path(src).expanduser()
-    return dict(Counter(p.suffix.lower() or 'without suffix' for p in _below(src)
+    return dict(Counter(p.suffix.lower() or 'without suffix' for p in _below(src, [])
                         if p not in taken and p.suffix.lower() not in ('.json', '.jsonl')).most_common()) if src.is_dir() else {}
 
 def _bases(plan):

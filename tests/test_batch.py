@@ -339,3 +339,19 @@ def test_a_disk_that_is_full_for_the_manifest(ward, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, 'Manifest', Later)
     code, text, err = here('enhance', 'fundus-tiny', ward/'bed 0', tmp_path/'b', '--device', 'cpu')
     assert code == 2 and text == '' and len(err.splitlines()) == 1 and 'No space left' in err and 'goes on' in err, err
+
+def test_a_folder_that_cannot_be_looked_into(ward, tmp_path, monkeypatch):
+    "It is a failure of the batch, of its merged sums and of its page, as long as it is closed"
+    import hqgnet_nb.core as core
+    src, out, look = tmp_path/'in', tmp_path/'out', os.scandir; words = ('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--quiet-names', '--report')
+    for k in range(2): (src/f'bed {k}').mkdir(parents=True); shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'bed {k}')
+    def closed(p):
+        if str(p).endswith('bed 1'): raise PermissionError(13, 'Permission denied')
+        return look(p)
+    monkeypatch.setattr(core.os, 'scandir', closed); code, text, err = here(*words)
+    assert code == 1 and text.startswith('1 image in') and err.count('cannot be looked into (Permission denied)') == 1 and 'bed 1' not in err, err
+    assert 'error: 1 of the folders' in err and 'images failed' not in err and 'cannot be looked into' in (out/'report.html').read_text()
+    code, text, err = here('merge', out); assert code == 1 and '1 of 1 images done' in text and '1 of the folders' in err, (text, err)
+    monkeypatch.undo(); assert here(*words)[0] == 0 and here('merge', out)[0] == 0 and 'looked into' not in (out/'report.html').read_text()
+    monkeypatch.setattr(core.os, 'scandir', lambda p: closed('bed 1') if str(p).startswith(str(src)) else look(p))
+    code, text, err = here(*words); assert code == 2 and len(err.splitlines()) == 1 and 'INPUT cannot be looked into' in err, err
