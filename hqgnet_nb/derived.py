@@ -21,6 +21,13 @@ SECONDARY_CAPTURE = '1.2.840.10008.5.1.4.1.1.7'
 
 def _uid(*words): return '2.25.' + str(uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(map(str, words))).int)
 
+def _values(ds, name):
+    "The values of an element, a list: one alone comes without a list, even where there should be several"
+    v = ds.get(name)
+    return [] if v is None or v == '' else [v] if isinstance(v, (str, bytes)) or not hasattr(v, '__iter__') else list(v)
+
+def _words(ds, name): return ' '.join(map(str, _values(ds, name)))
+
 def _derive(ds, mark, note):
     "Turn the header of an image into that of an image derived from it; the same pixels and note give the same UIDs"
     from pydicom.dataset import Dataset
@@ -33,10 +40,10 @@ def _derive(ds, mark, note):
         source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID, source.PurposeOfReferenceCodeSequence = kind, old, [why]
         ds.SourceImageSequence = [source]
     ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID = kind, _uid(old, mark, note), _uid(series or old or mark, note)
-    ds.ImageType = ['DERIVED', 'SECONDARY', *(ds.get('ImageType') or [])[2:]]
+    ds.ImageType = ['DERIVED', 'SECONDARY', *_values(ds, 'ImageType')[2:]]
     words = f"Enhanced by hqgnet_nb, for research, not for diagnosis. {note}".encode('ascii', 'replace').decode()
-    ds.DerivationDescription = re.sub(r'[\x00-\x1f\\]', ' ', f"{words} {ds.get('DerivationDescription') or ''}").strip()[:1024]
-    ds.SeriesDescription = f"{ds.get('SeriesDescription') or ''} enhanced".strip()[-64:]
+    ds.DerivationDescription = re.sub(r'[\x00-\x1f\\]', ' ', f"{words} {_words(ds, 'DerivationDescription')}").strip()[:1024]
+    ds.SeriesDescription = f"{_words(ds, 'SeriesDescription')} enhanced".strip()[-64:]
 
 # %% ../nbs/00h_derived.ipynb #2cc15e36
 class _Dicom(_Pixels):

@@ -717,3 +717,13 @@ def test_an_avi_that_counts_the_bytes_of_its_own_head(tmp_path):
     with open_document(film) as doc: assert doc.n == 3
     film.write_bytes(data[:-200])
     with pytest.raises(ImageError, match='cut off'): open_document(film)
+
+def test_one_value_where_there_should_be_several(tmp_path):
+    "pydicom gives a value alone without a list: it is a word, not its letters; and the other way round"
+    from hqgnet_nb.document import _write_dicom
+    stored = np.arange(64*64, dtype=np.int16).reshape(64, 64) % 4096
+    for k, (given, then) in enumerate([('ORIGINAL', []), (['ORIGINAL', 'PRIMARY'], []), (['ORIGINAL', 'PRIMARY', 'AXIAL'], ['AXIAL']), ([], [])]):
+        _write_dicom(tmp_path/f'{k}.dcm', stored, ImageType=given, SeriesDescription=['chest', 'thin'][:1 + k % 2])
+        with open_document(tmp_path/f'{k}.dcm') as d: d.write(tmp_path/f'new {k}.dcm', iter(d))
+        new = pydicom.dcmread(tmp_path/f'new {k}.dcm'); assert list(new.ImageType) == ['DERIVED', 'SECONDARY', *then], given
+        assert new.SeriesDescription == ('chest thin enhanced' if k % 2 else 'chest enhanced')
