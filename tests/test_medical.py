@@ -727,3 +727,27 @@ def test_one_value_where_there_should_be_several(tmp_path):
         with open_document(tmp_path/f'{k}.dcm') as d: d.write(tmp_path/f'new {k}.dcm', iter(d))
         new = pydicom.dcmread(tmp_path/f'new {k}.dcm'); assert list(new.ImageType) == ['DERIVED', 'SECONDARY', *then], given
         assert new.SeriesDescription == ('chest thin enhanced' if k % 2 else 'chest enhanced')
+
+def test_frames_of_enhanced_objects_are_derived_too(tmp_path):
+    "The type of each frame, whatever kind of object, and the frame that it was made from; further values stay"
+    from hqgnet_nb.document import _write_dicom
+    def item(**of):
+        ds = Dataset()
+        for k, v in of.items(): setattr(ds, k, v)
+        return ds
+    kind = lambda *more: [item(FrameType=['ORIGINAL', 'PRIMARY', *more], PixelPresentation='MONOCHROME')]
+    shared = item(MRImageFrameTypeSequence=kind('M', 'NONE'), DerivationImageSequence=[item(DerivationDescription='older')])
+    more = dict(XRay3DFrameTypeSequence=[item(FrameType='ORIGINAL')], FrameContentSequence=[item(FrameComments='kept')])
+    per = [item(CTImageFrameTypeSequence=kind('VOLUME'), **more) for _ in range(3)]
+    stored = (np.arange(3*64*64).reshape(3, 64, 64) % 4096).astype(np.int16)
+    _write_dicom(tmp_path/'a.dcm', stored, SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=per)
+    with open_document(tmp_path/'a.dcm') as d: d.write(tmp_path/'b.dcm', iter(d))
+    new = pydicom.dcmread(tmp_path/'b.dcm'); old = pydicom.dcmread(tmp_path/'a.dcm'); first = new.SharedFunctionalGroupsSequence[0]
+    assert list(first.MRImageFrameTypeSequence[0].FrameType) == ['DERIVED', 'SECONDARY', 'M', 'NONE'] and 'DerivationImageSequence' not in first
+    assert len(new.PerFrameFunctionalGroupsSequence) == 3
+    for k, g in enumerate(new.PerFrameFunctionalGroupsSequence, 1):
+        assert list(g.CTImageFrameTypeSequence[0].FrameType) == ['DERIVED', 'SECONDARY', 'VOLUME'] and g.FrameContentSequence[0].FrameComments == 'kept'
+        assert list(g.XRay3DFrameTypeSequence[0].FrameType) == ['DERIVED', 'SECONDARY']
+        how, = g.DerivationImageSequence; source, = how.SourceImageSequence
+        assert (source.ReferencedSOPInstanceUID, source.ReferencedSOPClassUID, source.ReferencedFrameNumber) == (old.SOPInstanceUID, old.SOPClassUID, k)
+        assert how.DerivationCodeSequence[0].CodeMeaning and source.PurposeOfReferenceCodeSequence[0].CodeValue == '121322'
