@@ -152,11 +152,14 @@ def enhance_folder(
     if not 0 <= strength <= 1: raise UserError(f'strength {strength}: choose a number from 0 to 1')
     code, settings = enhancer.guide_code(guide), settings_of(enhancer, strength, guide, quality, name, format=fmt, uncertainty=uncertainty, sequence=sequence)
     film = Films(enhancer, whole, strength, code, quality) if sequence and not one else None
+    if shard[1] > 1 and one and shard[0]:                          # which launchers set, and nobody else may know of
+        say(f'part {shard[0] + 1} of {shard[1]}: nothing to do, a single file is the work of part 1'); return 0, []
     mine = whole if one else [(f, to) for f, to in whole if of_shard(str(Path(names[f]).parent) if film else names[f], shard)]          # a film is one's work
     todo, settings = _todo(mine, names, out, settings, overwrite, (maps, sides), one), _quiet_guide(settings, quiet)
     places = lambda to: [p for p in (to, maps.get(to), sides.get(to)) if p]
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'{out}: cannot be made ({e.strerror}); choose another folder') from e
+    if shard[1] > 1: say(f'part {shard[0] + 1} of {shard[1]}: {len(mine)} of {len(whole)} files')
     others = left_out(src, whole)
     if others: say(f'left out, no images by their names: {_suffixes(others, quiet)}')
     header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, plan=None if one else write_plan(out, names.values()),

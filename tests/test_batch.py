@@ -355,3 +355,15 @@ def test_a_folder_that_cannot_be_looked_into(ward, tmp_path, monkeypatch):
     monkeypatch.undo(); assert here(*words)[0] == 0 and here('merge', out)[0] == 0 and 'looked into' not in (out/'report.html').read_text()
     monkeypatch.setattr(core.os, 'scandir', lambda p: closed('bed 1') if str(p).startswith(str(src)) else look(p))
     code, text, err = here(*words); assert code == 2 and len(err.splitlines()) == 1 and 'INPUT cannot be looked into' in err, err
+
+def test_a_part_of_a_batch_says_so(ward, tmp_path, monkeypatch):
+    "The launcher's variables, left over in an environment, make a part of a folder and nothing of a file, but never in silence"
+    src = tmp_path/'in'; src.mkdir(); words = ('enhance', 'fundus-tiny', src, tmp_path/'out', '--device', 'cpu')
+    for k in range(3): shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'{k}.png')
+    monkeypatch.setenv('WORLD_SIZE', '2'); from hqgnet_nb.manifest import of_shard
+    for k in (0, 1):
+        monkeypatch.setenv('RANK', str(k)); n = sum(of_shard(f'{i}.png', (k, 2)) for i in range(3)); code, text, err = here(*words)
+        assert code == 0 and f'part {k + 1} of 2: {n} of 3 files' in err and text.startswith(f'{n} image'), err
+        code, text, err = here(*words[:2], src/'0.png', tmp_path/'one', '--device', 'cpu'); there = (tmp_path/'one/0.png').exists()
+        assert code == 0 and there and ('part 2 of 2: nothing to do' in err if k else 'part 1 of 2: 1 of 1 files' in err), err
+    assert len(list_images(tmp_path/'out')) == 3; monkeypatch.undo(); assert 'part' not in here(*words)[2]
