@@ -283,3 +283,22 @@ def test_enhance_where_nothing_can_be_written(run, put, tmp_path, monkeypatch):
     src = put('in/a.png', png(RGB8))
     monkeypatch.setattr(tempfile, 'mkstemp', lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, 'Permission denied')))
     code, out, err = hqgnet('enhance', run, src, tmp_path/'out'); assert code == 2 and 'cannot write here' in err and 'Traceback' not in err
+
+def test_units_of_a_microscope(tmp_path):
+    "ImageJ's way: pixels for each unit, the unit's name in the description, none in the tag: kept in a TIFF of the same size, and only there"
+    from hqgnet_nb.core import image_facts
+    img = np.arange(48*64, dtype=np.uint8).reshape(48, 64); path = tmp_path/'a.tif'
+    for words, turn in (('ImageJ=1.54f\nunit=\\u00B5m\nmin=0.0\nmax=255.0\n', 1), (None, 1), ('ImageJ=1.54f\nunit=micron\nyunit=mm\n', 6)):
+        tifffile.imwrite(path, img, resolution=((31, 10), (3, 1)), resolutionunit='NONE', description=words, metadata=None, extratags=[(274, 3, 1, turn, True)])
+        x, facts = read_image(path), image_facts(path); write_image(tmp_path/'b.tif', x, facts=facts); assert 'dpi' not in facts
+        with tifffile.TiffFile(tmp_path/'b.tif') as t:
+            of = t.pages[0].tags.valueof; res = ((31, 10), (3, 1))[::1 if turn == 1 else -1]
+            assert (of('XResolution'), of('YResolution')) == res and of('ResolutionUnit') == 1, (of('XResolution'), res)
+            if words: assert of('ImageDescription') == '\n'.join(w for w in words.splitlines() if w[:3] not in ('min', 'max')) and t.is_imagej
+        assert np.array_equal(read_image(tmp_path/'b.tif'), x) and image_facts(tmp_path/'b.tif') == facts
+        write_image(tmp_path/'c.tif', x[::2], facts=facts); write_image(tmp_path/'c.png', x, facts=facts)
+        assert not image_facts(tmp_path/'c.tif') and not image_facts(tmp_path/'c.png')
+    (tmp_path/'in').mkdir(); path.rename(tmp_path/'in/a.tif')
+    from hqgnet_nb.cli import main
+    assert main(['enhance', 'fundus-tiny', str(tmp_path/'in'), str(tmp_path/'out'), '--format', 'same', '--device', 'cpu']) == 0
+    assert image_facts(tmp_path/'out/a.tif')['units'] == facts['units']
