@@ -160,7 +160,7 @@ def read_manifests(
 ) -> tuple: # ([header, …], {input, relative: its last line})
     "What the manifests of all processes say; half lines of killed ones, and lines that lack something, are left out [our reading]"
     headers, lines = [], []
-    try: books = sorted(Path(out).glob('manifest*.jsonl'))
+    try: books = sorted(p for p in Path(out).glob('manifest*.jsonl') if p.is_file())        # a pipe or a device may have no end
     except OSError as e: raise UserError(f'{out}: cannot be looked into ({e.strerror}); choose another folder') from e
     for p in books:
         try: text = p.read_text(encoding='utf-8', errors='replace')
