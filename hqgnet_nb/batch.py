@@ -204,8 +204,10 @@ def enhance_folder(
         if sidecar: write_json(sides[to], side | (dict(scored_frame=facts['frames']//2) if facts else {}) | (dict(flicker=flickers) if flickers else {}))
         return dict(file=names[f], to=ends[1]['file'], bytes=info.st_size, mtime_ns=info.st_mtime_ns, sha256=ends[0]['sha256'], bytes_out=ends[1]['bytes'],
                     seconds=round(seconds, 4), **({} if doubt is not None or not maps else dict(map=False)),
+                    **(dict(silent=True) if facts and 'sound is left out' in facts.get('notes', ()) else {}),
                     **(dict(steady=False) if flickers and not flickers.get('within', True) else {}), **scores)
-    failures, n_ok, unmapped, unsteady = [(p, why) for p, why in closed if of_shard(p.relative_to(src).as_posix(), shard)], len(mine) - len(todo), 0, 0
+    failures, n_ok = [(p, why) for p, why in closed if of_shard(p.relative_to(src).as_posix(), shard)], len(mine) - len(todo)
+    unmapped, unsteady, silent = 0, 0, 0
     results = in_order(todo, read, work, write, workers, strict=bool(film))
     with contextlib.closing(book) if book else contextlib.nullcontext(), _brisk(), contextlib.closing(results):
         for f, to in (progress or iter)(todo):
@@ -216,8 +218,9 @@ def enhance_folder(
                     raise UserError(f'{out}: {_why(r, f, *places(to), out).removesuffix(f"; {cure}")}; {cure}, and the same command goes on') from r
                 failures.append((f, _why(r, f, *places(to), out)))
                 r = dict(file=names[f], status='failed', why=failures[-1][1])
-            else: n_ok += 1; unmapped += r.get('map') is False; unsteady += r.get('steady') is False; r['status'] = 'done'
+            else: n_ok += 1; unmapped += r.get('map') is False; unsteady += r.get('steady') is False; silent += r.get('silent', False); r['status'] = 'done'
             if book: book.add(settings=settings['id'], key=_key(names[f]), at=time.time(), **r)
+    if silent: say(f'films whose sound was left out: {silent}')
     if unsteady: say(f'films, or frames of films, that flicker more than their inputs by over {LIMIT:g} levels: {unsteady}; see `flicker` in their sidecars')
     if unmapped: say(f'{unmapped} of several frames: no map of the expected error is made of them')
     other = sorted({f.suffix or 'names without suffix' for f, to in mine if to.suffix == '.png' != f.suffix}) if fmt == 'same' else []

@@ -262,6 +262,7 @@ def test_what_a_file_is_its_bytes_say_in_a_batch_too(tmp_path):
     (src/'talk.mkv').rename(src/'talk.jpg'); (src/'no.png').write_bytes(b'no picture')
     code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
     assert code == 1 and text.startswith('4 images') and err.count('cannot be read') == 1 and 'no.png' in err, err
+    assert err.count('films whose sound was left out: 1') == 1
     assert sorted(p.name for p in out.iterdir() if p.suffix not in ('.json', '.jsonl', '.plan')) == ['chest.dcm', 'eye.png', 'talk.mkv', 'v.nii.gz']
     assert (out/'chest.dcm').read_bytes()[128:132] == b'DICM' and read_image(out/'eye.png').shape == (64, 64, 3)
     assert nib.load(out/'v.nii.gz').shape == (64, 64, 2)

@@ -751,3 +751,18 @@ def test_frames_of_enhanced_objects_are_derived_too(tmp_path):
         how, = g.DerivationImageSequence; source, = how.SourceImageSequence
         assert (source.ReferencedSOPInstanceUID, source.ReferencedSOPClassUID, source.ReferencedFrameNumber) == (old.SOPInstanceUID, old.SOPClassUID, k)
         assert how.DerivationCodeSequence[0].CodeMeaning and source.PurposeOfReferenceCodeSequence[0].CodeValue == '121322'
+
+def test_ten_bits_stay_ten(tmp_path):
+    "Films of 10 and 12 bits come back with as many; what is not changed is the same, and a step of one of their levels is not lost"
+    for pix, out, bits, size in (('gray10le', 'gray10le', 10, (63, 31)), ('gbrp10le', 'gbrp10le', 10, (64, 96)), ('yuv420p10le', 'gbrp10le', 10, (64, 96)),
+                                 ('gray12le', 'gray12le', 12, (64, 96))):
+        film(tmp_path/'a.mkv', n=4, size=size, codec='ffv1', pix=pix); frames = there_and_back_film(tmp_path/'a.mkv', tmp_path/'b.mkv')
+        assert frames[0].dtype == np.uint16 and len(np.unique(np.stack(frames))) > 50
+        with av.open(str(tmp_path/'b.mkv')) as c: assert c.streams.video[0].codec_context.pix_fmt == out
+        with open_document(tmp_path/'b.mkv') as o: assert o.facts['depth'] == bits and all(np.array_equal(x, y) for x, y in zip(o, frames)), pix
+        step = [np.where(f > 32768, f.astype(int) - 65535/(2**bits - 1), f.astype(int) + 65535/(2**bits - 1)).round().astype(np.uint16) for f in frames]
+        with open_document(tmp_path/'a.mkv') as doc: doc.write(tmp_path/'c.mkv', step); doc.write(tmp_path/'d.mp4', frames)
+        with open_document(tmp_path/'c.mkv') as o: assert all((np.rint(np.abs(x.astype(int) - y)/2**(16 - bits)) == 1).all() for x, y in zip(o, frames)), pix
+        if size[0] % 2 == 0:
+            light = lambda f: f.reshape(64, 96, -1).mean(-1)
+            with open_document(tmp_path/'d.mp4') as o: assert o.facts['depth'] == 10 and np.abs(light(o.frame(1)) - light(frames[1])).mean() < 800, pix
