@@ -103,9 +103,9 @@ def _suffixes(others, quiet):
     for s, n in others.items(): of[s if s in mimetypes.types_map or ' ' in s and s[0] != '.' else 'others'] += n
     return ', '.join(f'{n} {s}' for s, n in of.most_common(8))
 
-def _quiet_guide(settings, quiet):
+def _quiet_guide(settings):
     "Settings in which the names of guides are hashes: they are those of other patients"
-    if not quiet or not (files := (settings['guide'] or {}).get('files')): return settings
+    if not (files := (settings['guide'] or {}).get('files')): return settings
     return dict(settings, guide=dict(settings['guide'], files=[f if re.fullmatch('file [0-9a-f]{10}', f) else label(f, True) for f in files]))
 
 
@@ -142,7 +142,7 @@ def enhance_folder(
     name=None, # of the model, for the reader
     sequence=False, # the images of each folder are the frames of a film
     say=lambda text: None, # is called with a line where a batch goes on
-    quiet=False, # guides are named by a hash in what is written, and `say` names no suffix that may be a part of a name
+    quiet=False, # `say` names no suffix that may be a part of a name
 ) -> tuple: # (number of images that are there now, [(input path, why it failed), …]), of this shard; a folder that cannot be looked into is a failure too
     "Enhance every image that is not done yet, going on past bad ones; `UserError` where nothing can be done at all [our reading]"
     src, out, one, shard = Path(src).expanduser(), Path(out).expanduser(), _or(Path(src).expanduser().is_file, False), which_shard(shard)
@@ -155,7 +155,7 @@ def enhance_folder(
     if shard[1] > 1 and one and shard[0]:                          # which launchers set, and nobody else may know of
         say(f'part {shard[0] + 1} of {shard[1]}: nothing to do, a single file is the work of part 1'); return 0, []
     mine = whole if one else [(f, to) for f, to in whole if of_shard(str(Path(names[f]).parent) if film else names[f], shard)]          # a film is one's work
-    todo, settings = _todo(mine, names, out, settings, overwrite, (maps, sides), one), _quiet_guide(settings, quiet)
+    todo, settings = _todo(mine, names, out, settings, overwrite, (maps, sides), one), _quiet_guide(settings)
     places = lambda to: [p for p in (to, maps.get(to), sides.get(to)) if p]
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'{out}: cannot be made ({e.strerror}); choose another folder') from e
@@ -309,7 +309,7 @@ def batch_report(
     "Write the page of a batch [our reading]"
     from hqgnet_nb.report import write_report
     out, src = Path(out).expanduser(), src and Path(src).expanduser(); sums, parts = merge_manifests(out), _batch(out)[3]
-    done, failed = parts['done'], parts['failed']; s = _quiet_guide(sums['settings'], quiet)
+    done, failed = parts['done'], parts['failed']; s = _quiet_guide(sums['settings'])
     took, unsteady = max(sums['ended'] - sums['started'], 1e-9), sum(d.get('steady') is False for d in done)
     number = lambda q: ', '.join(f'{k} {v:.3f}' for k, v in q.items()) if q else 'not measured'
     run = {'images': f'{sums["done"]} enhanced, {sums["failed"]} failed, {sums["missing"]} still to do, of {sums["files"]}',

@@ -50,7 +50,7 @@ def test_killed_and_started_again(ward, whole, tmp_path):
     for f in list_images(out): assert read_image(f).shape == (144, 144, 3)
     lines = [l for l in (out/'manifest_0.jsonl').read_text().splitlines() if '"done"' in l]; before = {f: f.stat().st_mtime_ns for f in list_images(out)}
     (out/'bed 0/.000.abcdefgh.png').write_bytes(b'left over'); (out/'manifest_0.jsonl').open('a').write('{"file": "bed 0/00')
-    code, text, err = here('enhance', 'fundus-tiny', ward, out, '--device', 'cpu')
+    code, text, err = here('enhance', 'fundus-tiny', ward, out, '--device', 'cpu', '--names')
     assert code == 1 and text.startswith('40 images') and f'{len(lines)} of 41 images were done before' in err and 'broken.png' in err
     assert state(out) == state(whole)
     kept = {out/json.loads(l)['to'] for l in lines}; assert len(kept) == len(lines) and all(f.stat().st_mtime_ns == before[f] for f in kept), 'not done again'
@@ -75,7 +75,7 @@ def test_no_names_of_patients_and_no_paths(tmp_path):
     src, out, img = tmp_path/'Meier Anna 1960', tmp_path/'out', np.full((40, 40, 3), 90, np.uint8)
     for name in ('a\nb.png', '\U0001f600.png', 'plain.png'): write_image(src/name, img)
     (src/'bad\nname.png').write_bytes(b'x'); (src/'worse \U0001f600.png').write_bytes(b'x')
-    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--report')
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--names', '--report')
     assert code == 1 and text.startswith('3 images') and 'bad\\nname.png' in err and len(err.splitlines()) == 3
     assert 'Meier' not in err
     made = ''.join(p.read_text() for p in out.rglob('*') if p.suffix in ('.json', '.jsonl', '.html')); assert str(tmp_path) not in made and 'Meier' not in made
@@ -260,7 +260,7 @@ def test_what_a_file_is_its_bytes_say_in_a_batch_too(tmp_path):
         sound.rate, sound.pts, sound.time_base = 8000, 0, Fraction(1, 8000)
         for p in (*s.encode(av.VideoFrame.from_ndarray(img, 'rgb24')), *s.encode(), *a.encode(sound), *a.encode()): c.mux(p)
     (src/'talk.mkv').rename(src/'talk.jpg'); (src/'no.png').write_bytes(b'no picture')
-    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--names')
     assert code == 1 and text.startswith('4 images') and err.count('cannot be read') == 1 and 'no.png' in err, err
     assert err.count('films whose sound was left out: 1') == 1
     assert sorted(p.name for p in out.iterdir() if p.suffix not in ('.json', '.jsonl', '.plan')) == ['chest.dcm', 'eye.png', 'talk.mkv', 'v.nii.gz']
@@ -368,3 +368,23 @@ def test_a_part_of_a_batch_says_so(ward, tmp_path, monkeypatch):
         code, text, err = here(*words[:2], src/'0.png', tmp_path/'one', '--device', 'cpu'); there = (tmp_path/'one/0.png').exists()
         assert code == 0 and there and ('part 2 of 2: nothing to do' in err if k else 'part 1 of 2: 1 of 1 files' in err), err
     assert len(list_images(tmp_path/'out')) == 3; monkeypatch.undo(); assert 'part' not in here(*words)[2]
+
+class Screen(io.StringIO):
+    "A terminal"
+    def isatty(self): return True
+
+def test_names_on_a_terminal_and_in_a_log(ward, tmp_path):
+    "By themselves names are shown on a terminal and hidden elsewhere; a word changes either; guides are hidden in what is written, always"
+    from hqgnet_nb.cli import main
+    src = tmp_path/'in'; src.mkdir(); shutil.copy(ward/'bed 0/000.png', src/'Meier.png'); (src/'Huber.png').write_bytes(b'no picture')
+    shutil.copy(ward/'bed 0/002.png', tmp_path/'Kaiser.png')
+    words = ['enhance', 'fundus-tiny', str(src), str(tmp_path/'out'), '--device', 'cpu', '--guide', str(tmp_path/'Kaiser.png')]
+    for stream in (io.StringIO, Screen):
+        for more in ([], ['--names'], ['--quiet-names']):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stream()) as err: assert main([*words, *more]) == 1
+            said = err.getvalue(); shown = more == ['--names'] or not more and stream is Screen; assert ('Huber' in said) == shown, (stream, more, said)
+            assert ('names are hidden' in said) == (not more and not shown) and ('Kaiser' in said) <= shown
+        made = ''.join(p.read_text() for p in (tmp_path/'out').rglob('*.json*')); assert 'Huber' in made and 'Kaiser' not in made
+        code, text, err = here('enhance', 'fundus-tiny', src/'Huber.png', tmp_path/'one', '--device', 'cpu'); assert code == 2 and 'Huber' not in err, err
+    code, text, err = here('merge', tmp_path/'out', '--report'); page = (tmp_path/'out/report.html').read_text()
+    assert code == 1 and 'Huber' not in text + err and 'Huber' in page

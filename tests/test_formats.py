@@ -260,7 +260,7 @@ def test_enhance_keeps_shape_and_depth_of_everything(run, zoo, tmp_path):
         names = {p.name: p for p in (zoo/k).iterdir()}; stems = [Path(n).stem for n in names]
         keep = [n for n in names if stems.count(Path(n).stem) == 1]; src = tmp_path/f'in {k}'; src.mkdir()
         for n in keep: shutil.copy(names[n], src/n)
-        code, out, err = hqgnet('enhance', run, src, tmp_path/f'out {k}', '--strength', 0)
+        code, out, err = hqgnet('enhance', run, src, tmp_path/f'out {k}', '--names', '--strength', 0)
         bad = [n for n in keep if n in REFUSED]
         assert code == 1 and all(n in err for n in bad) and err.splitlines()[-1].endswith(f'{len(bad)} of {len(keep)} images failed')
         for n in set(keep) - set(bad):
@@ -269,14 +269,14 @@ def test_enhance_keeps_shape_and_depth_of_everything(run, zoo, tmp_path):
 
 def test_enhance_refuses_twins_and_says_which(run, tmp_path):
     for n in ('a.png', 'a.jpg'): write_image(tmp_path/'in'/n, RGB8)
-    code, out, err = hqgnet('enhance', run, tmp_path/'in', tmp_path/'out')
+    code, out, err = hqgnet('enhance', run, tmp_path/'in', tmp_path/'out', '--names')
     assert code == 2 and 'a.jpg' in err and 'a.png' in err and not (tmp_path/'out').exists()
     assert hqgnet('enhance', run, tmp_path/'in', tmp_path/'out', '--format', 'same')[0] == 0
     assert sorted(p.name for p in (tmp_path/'out').glob('a*')) == ['a.jpg', 'a.jpg.json', 'a.png', 'a.png.json']
 
 @pytest.mark.parametrize('name', ['film.gif', 'stack.tif', 'cut.jpg', 'text.png', 'float beyond.tif'])
 def test_one_bad_file_is_one_line(name, run, put, tmp_path):
-    data, says = REFUSED[name]; code, out, err = hqgnet('enhance', run, put(name, data), tmp_path/'out')
+    data, says = REFUSED[name]; code, out, err = hqgnet('enhance', run, put(name, data), tmp_path/'out', '--names')
     assert code == 2 and out == '' and len(err.splitlines()) == 1 and says in err and name in err
 
 def test_enhance_where_nothing_can_be_written(run, put, tmp_path, monkeypatch):
