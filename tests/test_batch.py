@@ -125,7 +125,8 @@ def test_what_is_half_there_is_no_input(tmp_path):
     src, out, img = tmp_path/'in', tmp_path/'out', np.full((40, 40, 3), 90, np.uint8); write_image(src/'half.png', img); whole = (src/'half.png').read_bytes()
     for n in ('a.png.part', 'b.dcm.part', 'c.png.half', 'd.png.crdownload', 'e.png~', '.f.abcdefgh.png', '.hidden/g.png', 'h.part'):
         (src/n).parent.mkdir(exist_ok=True); (src/n).write_bytes(whole if n[0] != 'b' else bytes(128) + b'DICM')
-    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu'); assert code == 0 and text.startswith('1 image in') and '3 .part' in err, err
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--names')
+    assert code == 0 and text.startswith('1 image in') and '3 .part' in err, err
     assert [p.name for p in list_images(out)] == ['half.png']
 
 def test_a_living_process_keeps_its_files(ward, tmp_path):

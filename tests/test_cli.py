@@ -216,7 +216,7 @@ def mixed(tmp_path_factory):
 def test_enhance_keeps_stem_size_kind_and_goes_past_a_bad_file(run, mixed, tmp_path):
     out, err = hqgnet('enhance', run, mixed, tmp_path/'o', '--names', code=1, alone=True)
     assert '7 images' in out and 'broken.png' in err and err.splitlines()[-1] == 'hqgnet: error: 1 of 8 images failed' and len(err.splitlines()) == 2
-    made = {p.relative_to(tmp_path/'o').with_suffix('').as_posix(): p for p in (tmp_path/'o').rglob('*.*') if not p.suffix.startswith('.json')}
+    made = {p.relative_to(tmp_path/'o').with_suffix('').as_posix(): p for p in (tmp_path/'o').rglob('*.*') if not p.suffix.startswith(('.json', '.plan'))}
     src = {p.relative_to(mixed).with_suffix('').as_posix(): p for p in mixed.rglob('*.*') if p.name != 'broken.png'}
     assert made.keys() == src.keys() and all(p.suffix == '.png' for p in made.values())
     for k, p in src.items(): x, y = read_image(p), read_image(made[k]); assert x.shape == y.shape and x.dtype == y.dtype, k
