@@ -78,7 +78,7 @@ readme: $(STAMP) ## write README.md from nbs/index.ipynb
 hooks:           ## let git run .githooks/pre-commit, which checks notebooks before each commit
 	@git config core.hooksPath .githooks && echo "git now runs .githooks/pre-commit before each commit"
 
-TIMED = "speed.py" "speed.py --threads 2 --only convolutions,inference --no-compile" "large.py --quality fast full" "batch.py 200" "wavelet.py" "step.py" "phantoms.py" "demo.py"
+TIMED = "speed.py" "speed.py --threads 2 --only convolutions,inference --no-compile" "large.py --quality fast full" "batch.py 10 100 1000 --sides 128" "wavelet.py" "step.py" "phantoms.py" "demo.py"
 bench: $(STAMP)  ## every timed comparison in bench/, on an idle machine some 40 minutes; the tables are kept in nbs/results/bench.md
 	@for f in $(TIMED); do printf '\n## bench/%s\n\n' "$$f"; $(BIN)/python bench/$$f 2>/dev/null || echo "failed: run it alone to see why"; done | tee nbs/results/bench.md
 

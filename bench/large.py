@@ -2,13 +2,24 @@
 
 python bench/large.py [--quality fast full] [--most 8192] [--weights fundus-tiny] [--threads 2]
 """
-import argparse, json, re, statistics, subprocess, sys, time
+import argparse, contextlib, ctypes, json, re, statistics, subprocess, sys, time
+from pathlib import Path
 import numpy as np
 
 def peak():
     "Most megabytes (MiB) of this process so far; `ru_maxrss` would begin with those of the process that started it. NaN where /proc tells nothing"
     try: return int(re.search(r'VmHWM:\s*(\d+)', open('/proc/self/status').read())[1])/1024
     except OSError: return float('nan')
+
+def forget_peak():
+    "From now on `peak` counts anew, from what is taken now; where the system has no way to do so, it goes on counting"
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)                           # what was let go of goes back to the system
+        Path('/proc/self/clear_refs').write_text('5')
+
+def by_itself(*words):
+    "What a process of its own prints last, as JSON: the peak of a process never falls again, so each row has one"
+    return json.loads(subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 def photo(h, w):
     "A generated photograph of any size: soft colours and grain in a round field of view, uint8"
@@ -65,8 +76,7 @@ if __name__ == '__main__':
             img = photo(side, side); n = 1 if side > 1024 and quality == 'full' else 3
             s, work = map(min, zip(*(timed(e.enhance, img, quality=quality) for _ in range(n)))); base = min(timed(plain, img)[1] for _ in range(3))
             args = '--one', side, side, '--quality', quality, '--weights', a.weights, '--threads', a.threads
-            run = subprocess.run([sys.executable, __file__, *map(str, args)], capture_output=True, text=True, check=True)
-            m = json.loads(run.stdout.splitlines()[-1]); points.append((side, work))
+            m = by_itself(__file__, *args); points.append((side, work))
             print(f'| {side} | {s:.3f} | {work:.3f} | {work/base:.1f} | {m["peak"]:.0f} | {m["before"]:.0f} |', flush=True)
         x, y = np.log(points).T; large = [k for k, q in enumerate(points) if q[0] >= 1024]
         fit = lambda k: np.polyfit(2*x[k], y[k], 1)[0]              # noqa: B023  called at once

@@ -18,7 +18,7 @@ from .core import UserError, _natural, _or, atomic_path, image_facts, printable,
 from .enhance import ONCE
 from .films import LIMIT, Films, enhance_document
 from .manifest import Manifest, _key, _kind_of, _sha, _todo, left_out, of_shard, plan_maps, plan_outputs, plan_sidecars
-from .manifest import read_manifests, settings_of, sweep, which_shard
+from .manifest import read_manifests, read_plan, settings_of, sweep, which_shard, write_plan
 from .medical import open_document
 from .metrics import structure
 from .restore import fingerprint, strangeness
@@ -103,9 +103,9 @@ def _suffixes(others, quiet):
     for s, n in others.items(): of[s if s in mimetypes.types_map or ' ' in s and s[0] != '.' else 'others'] += n
     return ', '.join(f'{n} {s}' for s, n in of.most_common(8))
 
-def _quiet_guide(settings, quiet):
+def _quiet_guide(settings):
     "Settings in which the names of guides are hashes: they are those of other patients"
-    if not quiet or not (files := (settings['guide'] or {}).get('files')): return settings
+    if not (files := (settings['guide'] or {}).get('files')): return settings
     return dict(settings, guide=dict(settings['guide'], files=[f if re.fullmatch('file [0-9a-f]{10}', f) else label(f, True) for f in files]))
 
 
@@ -142,33 +142,41 @@ def enhance_folder(
     name=None, # of the model, for the reader
     sequence=False, # the images of each folder are the frames of a film
     say=lambda text: None, # is called with a line where a batch goes on
-    quiet=False, # guides are named by a hash in what is written, and `say` names no suffix that may be a part of a name
-) -> tuple: # (number of images that are there now, [(input path, why it failed), …]), of this shard
+    quiet=False, # `say` names no suffix that may be a part of a name
+) -> tuple: # (number of images that are there now, [(input path, why it failed), …]), of this shard; a folder that cannot be looked into is a failure too
     "Enhance every image that is not done yet, going on past bad ones; `UserError` where nothing can be done at all [our reading]"
     src, out, one, shard = Path(src).expanduser(), Path(out).expanduser(), _or(Path(src).expanduser().is_file, False), which_shard(shard)
-    whole = plan_outputs(src, out, fmt); maps, sides = plan_maps(whole, out) if uncertainty else {}, plan_sidecars(whole) if sidecar else {}
+    closed = []; whole = plan_outputs(src, out, fmt, closed)
+    maps, sides = plan_maps(whole, out) if uncertainty else {}, plan_sidecars(whole) if sidecar else {}
     names = {f: f.name if one else f.relative_to(src).as_posix() for f, _ in whole}
     if not 0 <= strength <= 1: raise UserError(f'strength {strength}: choose a number from 0 to 1')
     code, settings = enhancer.guide_code(guide), settings_of(enhancer, strength, guide, quality, name, format=fmt, uncertainty=uncertainty, sequence=sequence)
     film = Films(enhancer, whole, strength, code, quality) if sequence and not one else None
+    if shard[1] > 1 and one and shard[0]:                          # which launchers set, and nobody else may know of
+        say(f'part {shard[0] + 1} of {shard[1]}: nothing to do, a single file is the work of part 1'); return 0, []
     mine = whole if one else [(f, to) for f, to in whole if of_shard(str(Path(names[f]).parent) if film else names[f], shard)]          # a film is one's work
-    todo, settings = _todo(mine, names, out, settings, overwrite, (maps, sides), one), _quiet_guide(settings, quiet)
+    todo, settings = _todo(mine, names, out, settings, overwrite, (maps, sides), one), _quiet_guide(settings)
     places = lambda to: [p for p in (to, maps.get(to), sides.get(to)) if p]
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise UserError(f'{out}: cannot be made ({e.strerror}); choose another folder') from e
+    if shard[1] > 1: say(f'part {shard[0] + 1} of {shard[1]}: {len(mine)} of {len(whole)} files')
     others = left_out(src, whole)
     if others: say(f'left out, no images by their names: {_suffixes(others, quiet)}')
-    header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, at=time.time())
-    book = None if one else Manifest(out/f'manifest_{shard[0]}.jsonl', header)
-    sweep([p for _, to in mine for p in places(to)] + [out/p for p in ('manifest.jsonl', 'report.html') if book])
+    header = dict(settings=settings, shard=list(shard), files=len(whole), left_out=others, plan=None if one else write_plan(out, names.values()),
+                  closed={p.relative_to(src).as_posix(): why for p, why in closed})
+    book = None if one else Manifest(out/f'manifest_{shard[0]}.jsonl', dict(header, at=time.time()))
+    sweep([p for _, to in mine for p in places(to)] + [out/p for p in ('manifest.jsonl', 'report.html', f'manifest_{header["plan"]}.plan') if book])
     if len(todo) < len(mine): say(f'{len(mine) - len(todo)} of {len(mine)} images were done before')
 
     # no part of the settings: the result is the same but for rounding
     by = dict(device=enhancer.device.type, backend='torch' if enhancer.engine is None else 'onnx')
-    threads, alone, cpu = torch.get_num_threads(), threading.Lock(), enhancer.device.type == 'cpu'
+    before, threads, alone, cpu = {}, torch.get_num_threads(), threading.Lock(), enhancer.device.type == 'cpu'
     workers, each = max(2, threads) if cpu else WORKERS, 1 if cpu and not film and len(todo) > 1 else threads
     def large(x): return math.prod(x.shape[:2]) > ONCE/4 if isinstance(x, np.ndarray) else True
-    def read(item): return read_image(item[0]) if _kind_of(item[0]) == 'image' else open_document(item[0])
+    state = lambda f: (s := f.stat(), (s.st_size, s.st_mtime_ns, s.st_ino))[1]
+    def read(item):
+        before[item[0]] = _or(lambda: state(item[0]), None)        # where one may not ask, reading says why
+        return read_image(item[0]) if _kind_of(item[0]) == 'image' else open_document(item[0])
     def work(item, x):
         with alone if (big := each < threads and large(x)) else contextlib.nullcontext():
             torch.set_num_threads(threads if big else each)        # of this thread
@@ -181,11 +189,14 @@ def enhance_folder(
         else: n, kept = 1, {} if maps and math.prod(x.shape[:2]) <= ONCE else _Little(); y = enhancer.enhance(x, strength, code, quality, kept)
         return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, facts, flickers, time.perf_counter() - t
     def write(item, _, what):
-        (f, to), (x, y, doubt, kept, facts, flickers, seconds) = item, what; info = f.stat()
+        (f, to), (x, y, doubt, kept, facts, flickers, seconds) = item, what; info, sha, said = f.stat(), _sha(f), image_facts(f) if facts is None else None
+        if state(f) != before.pop(f):                                       # what was read and what was hashed may be two things
+            if facts is not None: to.unlink(missing_ok=True)       # a document is written frame by frame
+            raise UserError(f'{f}: was changed while it was read; the same command tries it again')
         # a float image in a PNG: 16 bits, since 8 would lose levels
-        if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL, image_facts(f))
+        if facts is None: write_image(to, to_uint(y, np.uint16) if y.dtype.kind == 'f' and to.suffix == '.png' else y, LEVEL, said)
         if doubt is not None: write_image(maps[to], to_uint(np.clip(4*doubt, 0, 1)), LEVEL)
-        ends = dict(file=names[f], bytes=info.st_size, sha256=_sha(f)), dict(file=to.relative_to(out).as_posix(), bytes=to.stat().st_size, sha256=_sha(to))
+        ends = dict(file=names[f], bytes=info.st_size, sha256=sha), dict(file=to.relative_to(out).as_posix(), bytes=to.stat().st_size, sha256=_sha(to))
         scores = score_pair(enhancer, x, y, kept) if sidecar else {}
         # of a document: what is stored, not what is shown of it
         about = dict(ends[0], **(facts or dict(shape=list(x.shape), depth=8*x.itemsize))), dict(settings, quality_used=enhancer.choose(x, quality), **by)
@@ -193,8 +204,10 @@ def enhance_folder(
         if sidecar: write_json(sides[to], side | (dict(scored_frame=facts['frames']//2) if facts else {}) | (dict(flicker=flickers) if flickers else {}))
         return dict(file=names[f], to=ends[1]['file'], bytes=info.st_size, mtime_ns=info.st_mtime_ns, sha256=ends[0]['sha256'], bytes_out=ends[1]['bytes'],
                     seconds=round(seconds, 4), **({} if doubt is not None or not maps else dict(map=False)),
+                    **(dict(silent=True) if facts and 'sound is left out' in facts.get('notes', ()) else {}),
                     **(dict(steady=False) if flickers and not flickers.get('within', True) else {}), **scores)
-    failures, n_ok, unmapped, unsteady = [], len(mine) - len(todo), 0, 0
+    failures, n_ok = [(p, why) for p, why in closed if of_shard(p.relative_to(src).as_posix(), shard)], len(mine) - len(todo)
+    unmapped, unsteady, silent = 0, 0, 0
     results = in_order(todo, read, work, write, workers, strict=bool(film))
     with contextlib.closing(book) if book else contextlib.nullcontext(), _brisk(), contextlib.closing(results):
         for f, to in (progress or iter)(todo):
@@ -205,8 +218,9 @@ def enhance_folder(
                     raise UserError(f'{out}: {_why(r, f, *places(to), out).removesuffix(f"; {cure}")}; {cure}, and the same command goes on') from r
                 failures.append((f, _why(r, f, *places(to), out)))
                 r = dict(file=names[f], status='failed', why=failures[-1][1])
-            else: n_ok += 1; unmapped += r.get('map') is False; unsteady += r.get('steady') is False; r['status'] = 'done'
+            else: n_ok += 1; unmapped += r.get('map') is False; unsteady += r.get('steady') is False; silent += r.get('silent', False); r['status'] = 'done'
             if book: book.add(settings=settings['id'], key=_key(names[f]), at=time.time(), **r)
+    if silent: say(f'films whose sound was left out: {silent}')
     if unsteady: say(f'films, or frames of films, that flicker more than their inputs by over {LIMIT:g} levels: {unsteady}; see `flicker` in their sidecars')
     if unmapped: say(f'{unmapped} of several frames: no map of the expected error is made of them')
     other = sorted({f.suffix or 'names without suffix' for f, to in mine if to.suffix == '.png' != f.suffix}) if fmt == 'same' else []
@@ -214,22 +228,29 @@ def enhance_folder(
     return n_ok, failures
 
 # %% ../nbs/15f_batch.ipynb #6a311dd0
-def merge_manifests(
-    out, # the folder of a batch
-) -> dict: # files, done, failed, missing, flagged, seconds, started, ended; quantiles of structure and changed; settings
-    "Sum up a batch, and write OUT/manifest.jsonl: sums, settings, then a line for each file; `UserError` where there is no batch [our reading]"
-    headers, lines = read_manifests(out := Path(out).expanduser())
+def _batch(out):
+    "(headers, the last one, all lines, {done, failed, mixed, earlier: its parts}); without a list of what is wanted no input is an earlier one"
+    headers, lines = read_manifests(out)
     if not headers: raise UserError(f'{out}: holds no manifest of a batch; give the OUT of `hqgnet enhance IN OUT`')
     last, order = max(headers, key=lambda h: h['at']), sorted(lines.values(), key=lambda d: _natural(d['file']))
-    new = sum(d['settings'] == last['settings']['id'] for d in order); done = [d for d in order if d['status'] == 'done']
+    parts, wanted = dict(done=[], failed=[], mixed=[], earlier=[]), read_plan(out, last.get('plan')) or (lambda names: [True]*len(names))
+    for d, w in zip(order, wanted([d['file'] for d in order])):
+        parts['earlier' if not w else 'mixed' if d['settings'] != last['settings']['id'] else d['status']].append(d)
+    return headers, last, order, parts
+
+def merge_manifests(
+    out, # the folder of a batch
+) -> dict: # files = done + failed + missing; earlier, flagged, seconds, started, ended; quantiles of structure and changed; settings; closed folders
+    "Sum up what the last batch wants, and write OUT/manifest.jsonl: sums, settings, a line for each file; `UserError` where there is no batch [our reading]"
+    headers, last, order, parts = _batch(out := Path(out).expanduser()); done, failed = parts['done'], parts['failed']
     def spread(key):
         v = [d[key] for d in done if d.get(key) is not None]
         return dict(zip(('lowest', '5 %', 'median', '95 %', 'highest'), (round(float(q), 4) for q in np.quantile(v, [0, .05, .5, .95, 1])))) if v else None
-    sums = dict(files=last['files'], done=len(done), failed=len(order) - len(done), missing=max(0, last['files'] - new),
+    sums = dict(files=last['files'], done=len(done), failed=len(failed), missing=max(0, last['files'] - len(done) - len(failed)), earlier=len(parts['earlier']),
                 flagged=sum(d.get('flagged', False) for d in done), seconds=round(sum(d['seconds'] for d in done), 2),
                 started=min(h['at'] for h in headers), ended=max((d['at'] for d in order), default=last['at']),
-                structure=spread('structure'), changed=spread('changed'), settings=last['settings'], mixed=len({d['settings'] for d in done}) > 1,
-                left_out=last.get('left_out', {}))
+                structure=spread('structure'), changed=spread('changed'), settings=last['settings'], mixed=len(parts['mixed']) > 0,
+                left_out=last.get('left_out', {}), closed=last.get('closed', {}))
     with atomic_path(out/'manifest.jsonl') as tmp:
         tmp.write_text(''.join(json.dumps(d, sort_keys=True) + '\n' for d in [dict(totals=sums), dict(batch=headers), *order]), encoding='utf-8')
     return sums
@@ -263,7 +284,7 @@ def veil(
         return {k: out[k] for k in sorted(out, key=len, reverse=True)}
     def behind(rest):
         "What follows a place in a line"
-        if re.match(r'(manifest(_\d+)?\.jsonl|report\.html)(?!\w)', rest): return rest
+        if re.match(r'(manifest(_\d+)?\.jsonl|manifest_\w+\.plan|report\.html)(?!\w)', rest): return rest
         if rest.startswith('uncertainty/'): return f'uncertainty/{behind(rest[12:])}'
         ends = lambda k: not re.match(r'[\w/.]' if known()[k].startswith('folder') else r'[\w/]', rest[len(k):])
         if k := next((k for k in known() if rest.startswith(k) and ends(k)), None): return known()[k] + rest[len(k):]
@@ -287,11 +308,12 @@ def batch_report(
 ) -> Path: # of OUT/report.html
     "Write the page of a batch [our reading]"
     from hqgnet_nb.report import write_report
-    out, src = Path(out).expanduser(), src and Path(src).expanduser(); sums, lines = merge_manifests(out), read_manifests(out)[1].values()
-    done, failed = ([d for d in lines if d['status'] == s] for s in ('done', 'failed')); s = _quiet_guide(sums['settings'], quiet)
+    out, src = Path(out).expanduser(), src and Path(src).expanduser(); sums, parts = merge_manifests(out), _batch(out)[3]
+    done, failed = parts['done'], parts['failed']; s = _quiet_guide(sums['settings'])
     took, unsteady = max(sums['ended'] - sums['started'], 1e-9), sum(d.get('steady') is False for d in done)
     number = lambda q: ', '.join(f'{k} {v:.3f}' for k, v in q.items()) if q else 'not measured'
     run = {'images': f'{sums["done"]} enhanced, {sums["failed"]} failed, {sums["missing"]} still to do, of {sums["files"]}',
+           **({'results of earlier inputs, not counted': sums['earlier']} if sums['earlier'] else {}),
            'structure kept': number(sums['structure']), 'ridges changed, share': number(sums['changed']),
            'results unlike the training': f'{sums["flagged"]} of {sums["done"]}: {UNLIKE} times as far as nine of ten of its good images, or more',
            'time': f'{sums["seconds"]:.0f} s of computing, {took:.0f} s from first to last, pauses included',
@@ -301,10 +323,11 @@ def batch_report(
            'guide': json.dumps(s['guide']) if s['guide'] else 'the average of the training'}
     notes = ['Scores compare a result with its input, at working size. There is no reference: a low score is a place to look, not a verdict.']
     if any(_kind_of(Path(d['to'])) != 'image' for d in done): notes.append('Of films, volumes and DICOM files the middle frame is scored and shown.')
-    if sums['mixed']: notes.append('Warning: these results were made with different settings; the last ones are shown.')
+    if sums['mixed']: notes.append('Warning: some results are still those of other settings; they are not counted as done.')
     why = lambda d: _nameless(d['why'], d['file']) if quiet else d['why']
     whys = Counter(map(why, failed)); of = lambda w: ', '.join([label(d['file'], quiet) for d in failed if why(d) == w][:3])
     notes += [f'{n} failed: {w} ({of(w)}{", …" if n > 3 else ""})' for w, n in whys.most_common(most)]
+    notes += [f'Folder {label(p, quiet)}: {why}.' for p, why in sums['closed'].items()]
     if len(whys) > most: notes.append(f'… and {len(whys) - most} other reasons; all are in manifest.jsonl.')
     def pictures(d, title):
         ims = {}

@@ -67,11 +67,13 @@ def finish(
     n_ok, # files that are done
     failures, # [(path, why), …]
     done, # the line for stdout, with {n} for their number
+    folders=0, # how many of the failures are folders
 ) -> int: # exit code: 0, or 1 where some failed
     "Say what was done and what failed [our reading]"
     print(done.replace('{n}', f'{n_ok} image{"" if n_ok == 1 else "s"}', 1))          # a folder's name may hold braces too
     for path, why in failures: say('failed:', why if str(path) in str(why) else f'{path}: {why}')
-    if failures: say(f'error: {len(failures)} of {n_ok + len(failures)} images failed')
+    if len(failures) > folders: say(f'error: {len(failures) - folders} of {n_ok + len(failures) - folders} images failed')
+    if folders: say(f'error: {folders} of the folders cannot be looked into')
     return int(bool(failures))
 
 # %% ../nbs/17_cli.ipynb #42e42aba
@@ -95,14 +97,16 @@ def _run_enhance(a):
     from hqgnet_nb.core import ImageError, _or
     from hqgnet_nb.enhance import Enhancer
     from hqgnet_nb.generator import shipped
-    one = _or(a.input.expanduser().is_file, False); run = a.run_path.expanduser().resolve(); run = run.parent if run.is_file() else run
+    one, quiet = _or(a.input.expanduser().is_file, False), _quiet(a); run = a.run_path.expanduser().resolve(); run = run.parent if run.is_file() else run
     n_ok, failures = enhance_folder(Enhancer.load(a.run_path, _own_device(a.device)), a.input, a.out, a.strength, a.guide, a.format, a.quality,
                                     uncertainty=a.uncertainty, progress=progress('enhancing'), sidecar=a.sidecar, overwrite=a.overwrite, shard=a.shard,
                                     sequence=a.sequence, name=run.name if run.exists() or str(a.run_path) not in shipped() else str(a.run_path), say=say,
-                                    quiet=a.quiet_names)
-    if failures and one: raise ImageError(f'{label(a.input, a.quiet_names)}: {failures[0][1]}')            # one file is not a batch
-    failures = [(label(f.relative_to(a.input.expanduser()), a.quiet_names), why) for f, why in failures]
-    code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''))
+                                    quiet=quiet)
+    if failures and one: raise ImageError(f'{label(a.input, quiet)}: {failures[0][1]}')            # one file is not a batch
+    failures = [(label(f.relative_to(a.input.expanduser()), quiet), why) for f, why in failures]
+    folders = sum(why.startswith('a folder that') for _, why in failures)
+    code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''), folders)
+    if failures and quiet and a.quiet_names is None: say('names are hidden, for this may be a log: see `key` in OUT/manifest*.jsonl, or ask for --names')
     if a.report and not one: _report(a, a.input)
     return code
 
@@ -117,16 +121,18 @@ def _report(a, src):
     "Write the page of a batch, once all of its processes are done"
     from hqgnet_nb.batch import batch_report, merge_manifests
     if (left := merge_manifests(a.out)['missing']): say(f'no report yet: {left} images to do; the last process writes it, or `hqgnet merge OUT --report`')
-    else: print(f'report in {batch_report(a.out, src, quiet=a.quiet_names)}')
+    else: print(f'report in {batch_report(a.out, src, quiet=bool(a.quiet_names))}')
 
 def _run_merge(a):
     "`hqgnet merge`; returns the exit code"
     from hqgnet_nb.batch import batch_report, merge_manifests
     s = merge_manifests(a.out)
-    print(f'{s["done"]} of {s["files"]} images done, {s["failed"]} failed, {s["missing"]} still to do; {s["flagged"]} results unlike the training\n'
-          f'{s["seconds"]:.0f} seconds of computing\nmanifest in {a.out/"manifest.jsonl"}')
-    if a.report: print(f'report in {batch_report(a.out, a.input, quiet=a.quiet_names)}')
-    return int(s['failed'] > 0 or s['missing'] > 0)
+    print(f'{s["done"]} of {s["files"]} images done, {s["failed"]} failed, {s["missing"]} still to do; {s["flagged"]} results unlike the training'
+          + f'; {s["earlier"]} more of earlier inputs'*(s["earlier"] > 0)
+          + f'\n{s["seconds"]:.0f} seconds of computing\nmanifest in {a.out/"manifest.jsonl"}')
+    if a.report: print(f'report in {batch_report(a.out, a.input, quiet=bool(a.quiet_names))}')
+    if s['closed']: say(f'error: {len(s["closed"])} of the folders cannot be looked into')
+    return int(s['failed'] > 0 or s['missing'] > 0 or bool(s['closed']))
 
 # %% ../nbs/17_cli.ipynb #6f0d7b10
 def _run_evaluate(a):
@@ -471,6 +477,13 @@ def _add_making(command, seed, kind, device):
                         'or a table with the columns file, group')
 
 # %% ../nbs/17_cli.ipynb #2b43838c
+def _add_names(c):
+    "Add the two options of names to a command"
+    g = c.add_mutually_exclusive_group(); c.set_defaults(quiet_names=None)
+    g.add_argument('--names', dest='quiet_names', action='store_const', const=False,
+                   help='say names of files; default: on a terminal; elsewhere, as in a log, they are called by a hash, which is `key` in OUT/manifest*.jsonl')
+    g.add_argument('--quiet-names', action='store_const', const=True, help='call files by that hash on a terminal too, and in the report')
+
 def _add_using(command, device):
     "Add the commands that use networks and images"
     c = command('enhance', _run_enhance, 'enhance an image or a folder')
@@ -491,14 +504,13 @@ def _add_using(command, device):
     c.add_argument('--shard', type=shard, metavar='K/N', help='do part K of N, counted from 1; default: as RANK and WORLD_SIZE say, which launchers set')
     c.add_argument('--sequence', action='store_true', help='the images of each folder are the frames of a film: enhance them without flicker')
     c.add_argument('--report', action='store_true', help='write OUT/report.html: sums, failures, the images with the lowest scores')
-    c.add_argument('--quiet-names', action='store_true',
-                   help='in all that is said and in the report, name files by a hash, which is `key` in OUT/manifest*.jsonl; guides in sidecars too')
+    _add_names(c)
     c.add_argument('--device', **device)
     c = command('merge', _run_merge, 'sum up a batch that several processes have done')
     c.add_argument('out', type=Path, metavar='OUT', help='the folder of `hqgnet enhance RUN INPUT OUT`; gets manifest.jsonl')
     c.add_argument('--report', action='store_true', help='write OUT/report.html too')
     c.add_argument('--input', type=Path, metavar='INPUT', help='the folder of inputs, to show them in the report')
-    c.add_argument('--quiet-names', action='store_true', help='in the report, name files by a hash')
+    _add_names(c)
     c = command('compare', _run_compare, 'train every method for the same time and measure them on the same images')
     for name, text in (('lq', 'low-quality images to learn from'), ('hq', 'high-quality images to learn from'),
                        ('test-lq', 'images to measure on, of other patients'), ('test-ref', 'their references, same stems'),
@@ -555,9 +567,13 @@ def _add_using(command, device):
     c.add_argument('--json', action='store_true', help='as JSON')
 
 # %% ../nbs/17_cli.ipynb #0ca72321
+def _quiet(a):
+    "Whether names are hidden in what is said: as was asked for, and else where it goes to no terminal"
+    return not sys.stderr.isatty() if a.quiet_names is None else a.quiet_names
+
 def _hide(a):
-    "A function that is put over lines of which nobody knows what they name; names are asked for unless --quiet-names says otherwise"
-    if not getattr(a, 'quiet_names', False): return lambda text: text
+    "A function that is put over lines of which nobody knows what they name"
+    if not hasattr(a, 'quiet_names') or not _quiet(a): return lambda text: text
     from hqgnet_nb.batch import veil
     return veil(a.input or a.out, a.out, getattr(a, 'guide', None))
 

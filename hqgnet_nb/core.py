@@ -35,7 +35,7 @@ IMAGE_SUFFIXES = frozenset('.png .jpg .jpeg .tif .tiff .bmp .gif .webp .ppm .pgm
 
 def _natural(path): return [(0, int(s), '') if s.isdecimal() else (1, 0, s.lower()) for s in re.split(r'(\d+)', str(path)) if s]
 
-def _below(path):
+def _below(path, closed=None):                                 # a list gets (path, why) of each folder that cannot be looked into; None: warnings
     "What lies below a folder, hidden things left out; links to folders are followed, but no folder is searched twice, so a loop of links ends"
     found, todo, links, seen = [], [path], [], set()
     while todo or links:                                       # real folders first: what can be reached in two ways keeps its real name
@@ -43,7 +43,10 @@ def _below(path):
         if (real := here.resolve()) in seen: continue
         seen.add(real)
         try: inside = sorted((e for e in os.scandir(here) if not e.name.startswith('.')), key=lambda e: e.name)
-        except OSError as e: warnings.warn(f'{printable(here)}: left out, cannot be looked into ({e.strerror})', stacklevel=3); continue
+        except OSError as e:
+            if closed is not None: closed.append((here, f'a folder that cannot be looked into ({e.strerror})'))
+            else: warnings.warn(f'{printable(here)}: left out, cannot be looked into ({e.strerror})', stacklevel=3)
+            continue
         folders = []
         for e in inside:
             if _or(e.is_dir, False): folders.append(e)
@@ -239,23 +242,34 @@ def write_json(
 # %% ../nbs/00_core.ipynb #5d249b14
 def image_facts(
     path, # an image file
-) -> dict: # dpi: (across, down), of the image upright; icc: bytes of a colour profile; what the file does not say is left out
+) -> dict: # dpi: (across, down), of the image upright; icc: bytes of a colour profile; units: in place of dpi, of TIFFs without inches; only what the file says
     "What an image file says beside its pixels: how large they are, and what its colours mean; {} where it cannot be read [our reading]"
-    dpi = icc = None; turn = 1
+    dpi = icc = units = None; turn = 1
     with contextlib.suppress(Exception):                       # damaged words beside whole pixels are no reason to refuse these
         with open(path, 'rb') as f: tiff = f.read(4) in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
         if tiff:
             import tifffile
             with tifffile.TiffFile(path, is_ome=False) as t:
                 of = t.pages[0].tags.valueof; unit = {2: 1, 3: 2.54}.get(of('ResolutionUnit', 2)); turn, icc = of('Orientation', 1), of(34675)
-                if unit and of('XResolution') and of('YResolution'): dpi = [unit*a/b for a, b in (of('XResolution'), of('YResolution'))]
+                res = [of('XResolution'), of('YResolution')]
+                if unit and all(res): dpi = [unit*a/b for a, b in res]
+                if of('ResolutionUnit', 2) == 1 and all(res): units = _units(t.pages[0], res, turn in (5, 6, 7, 8))
         else:
             with _open(path) as im: dpi, icc, turn = im.info.get('dpi'), im.info.get('icc_profile'), _orientation(im)
     out = {}
     with contextlib.suppress(Exception):
         if all(0 < float(v) < 1e6 for v in dpi): out['dpi'] = tuple(float(v) for v in (dpi[::-1] if turn in (5, 6, 7, 8) else dpi))
+    if units: out['units'] = units
     if isinstance(icc, bytes) and 128 <= len(icc) <= 2**22: out['icc'] = icc
     return out
+
+def _units(page, res, turned):
+    "Pixels for each unit of a TIFF that names none, as ImageJ writes it, with what its description says of the unit; None where that is none"
+    turn = lambda pair: tuple(pair)[::-1 if turned else 1]
+    lines = page.description.splitlines() if page.description.startswith('ImageJ=') else []
+    words = [s for s in lines if re.match(r'ImageJ=|[xy]?unit=', s) and len(s) < 99]; words = '\n'.join([*words, ''])*(len(words) > 1)
+    if not all(0 < v < 2**32 for r in res for v in r) or not words and all(a == b for a, b in res): return None          # 1: what writers say who know nothing
+    return dict(size=turn((page.imagelength, page.imagewidth)), resolution=turn(tuple(map(int, r)) for r in res), words=words)
 
 def _chunks(facts):
     "PNG chunks that say how large pixels are and what colours mean"
@@ -263,18 +277,22 @@ def _chunks(facts):
     out = chunk(b'iCCP', b'ICC\0\0' + zlib.compress(facts['icc'])) if 'icc' in facts else b''
     return out + (chunk(b'pHYs', struct.pack('>IIB', *(round(v/.0254) for v in facts['dpi']), 1)) if 'dpi' in facts else b'')
 
+def _tags(units):
+    "What tifffile is to write of units"
+    return dict(resolution=units['resolution'], resolutionunit='NONE', **(dict(description=units['words'].encode(), metadata=None) if units['words'] else {}))
+
 def write_image(
     path, # the file to be; .png, .tif, .tiff, .jpg or .jpeg
     img, # HxW or HxWx3; uint8, uint16, or float in [0, 1] (written with 8 bits, as float in TIFF)
     level=6, # of a PNG's compression, 1 to 9: 3 takes a third of the time of 6 and about as many bytes
-    facts=None, # from `image_facts`: is written too, a colour profile where it is one for grey or for colour as the image is
+    facts=None, # from `image_facts`: is written too, a profile where it is one for grey or colour as the image is, units in a TIFF of the same size
 ):
     "Write pixels without losing any, all or nothing; `ImageError` where the format cannot hold them [our reading]"
     path, img = Path(path), tidy(np.asarray(img), path)
     suffix = path.suffix.lower()
     if img.dtype == np.float32 and suffix not in ('.tif', '.tiff'): img = to_uint(img)
     facts = {k: v for k, v in (facts or {}).items() if k != 'icc' or v[16:20] == (b'RGB ' if img.ndim == 3 else b'GRAY')}
-    dpi, icc = facts.get('dpi'), facts.get('icc')
+    dpi, icc, units = facts.get('dpi'), facts.get('icc'), facts.get('units'); units = units if units and units['size'] == img.shape[:2] else None
     with atomic_path(path) as tmp:
         if suffix == '.png':
             import imagecodecs
@@ -283,7 +301,7 @@ def write_image(
         elif suffix in ('.tif', '.tiff'):
             import tifffile
             tifffile.imwrite(tmp, img, photometric='rgb' if img.ndim == 3 else 'minisblack', compression='zlib', iccprofile=icc,
-                             **(dict(resolution=dpi, resolutionunit='INCH') if dpi else {}))
+                             **(dict(resolution=dpi, resolutionunit='INCH') if dpi else {}), **(_tags(units) if units else {}))
         elif suffix in ('.jpg', '.jpeg') and img.dtype == np.uint8:
             from PIL import Image
             Image.fromarray(img).save(tmp, quality=95, subsampling=0, **(dict(dpi=dpi) if dpi else {}), **(dict(icc_profile=icc) if icc else {}))

@@ -21,22 +21,51 @@ SECONDARY_CAPTURE = '1.2.840.10008.5.1.4.1.1.7'
 
 def _uid(*words): return '2.25.' + str(uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(map(str, words))).int)
 
+def _values(ds, name):
+    "The values of an element, a list: one alone comes without a list, even where there should be several"
+    v = ds.get(name)
+    return [] if v is None or v == '' else [v] if isinstance(v, (str, bytes)) or not hasattr(v, '__iter__') else list(v)
+
+def _words(ds, name): return ' '.join(map(str, _values(ds, name)))
+
+def _code(value, scheme, meaning):
+    from pydicom.dataset import Dataset
+    ds = Dataset(); ds.CodeValue, ds.CodingSchemeDesignator, ds.CodeMeaning = value, scheme, meaning
+    return ds
+
+def _source(kind, old, frame=None):
+    "An item that names the object (and the frame of it, from 1) that an image was made from"
+    from pydicom.dataset import Dataset
+    ds = Dataset(); ds.ReferencedSOPClassUID, ds.ReferencedSOPInstanceUID = kind, old
+    if frame: ds.ReferencedFrameNumber = frame
+    ds.PurposeOfReferenceCodeSequence = [_code('121322', 'DCM', 'Source image for image processing operation')]
+    return ds
+
+def _derive_frames(ds, kind, old):
+    "Say it of each frame of an enhanced multi-frame object too: derived, and from which frame of which object"
+    from pydicom.dataset import Dataset
+    shared, per = (list(ds.get(f'{name}FunctionalGroupsSequence') or []) for name in ('Shared', 'PerFrame'))
+    for group in (g for item in shared + per for e in item if e.VR == 'SQ' for g in e.value or []):
+        if 'FrameType' in group: group.FrameType = ['DERIVED', 'SECONDARY', *_values(group, 'FrameType')[2:]]
+    for item in shared if per else ():
+        if 'DerivationImageSequence' in item: del item.DerivationImageSequence        # a group is either of all frames or of each
+    for k, item in enumerate(per if old else (), 1):
+        how = Dataset(); how.SourceImageSequence = [_source(kind, old, k)]
+        how.DerivationCodeSequence = [_code('ENHANCE', '99HQGNET', 'Enhanced by a neural network')]
+        item.DerivationImageSequence = [how]
+
 def _derive(ds, mark, note):
     "Turn the header of an image into that of an image derived from it; the same pixels and note give the same UIDs"
-    from pydicom.dataset import Dataset
     for name in STALE:
         if name in ds: del ds[name]
     old, series, kind = ds.get('SOPInstanceUID'), ds.get('SeriesInstanceUID'), ds.get('SOPClassUID') or SECONDARY_CAPTURE
-    if old:
-        source, why = Dataset(), Dataset()
-        why.CodeValue, why.CodingSchemeDesignator, why.CodeMeaning = '121322', 'DCM', 'Source image for image processing operation'
-        source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID, source.PurposeOfReferenceCodeSequence = kind, old, [why]
-        ds.SourceImageSequence = [source]
+    if old: ds.SourceImageSequence = [_source(kind, old)]
+    _derive_frames(ds, kind, old)
     ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID = kind, _uid(old, mark, note), _uid(series or old or mark, note)
-    ds.ImageType = ['DERIVED', 'SECONDARY', *(ds.get('ImageType') or [])[2:]]
+    ds.ImageType = ['DERIVED', 'SECONDARY', *_values(ds, 'ImageType')[2:]]
     words = f"Enhanced by hqgnet_nb, for research, not for diagnosis. {note}".encode('ascii', 'replace').decode()
-    ds.DerivationDescription = re.sub(r'[\x00-\x1f\\]', ' ', f"{words} {ds.get('DerivationDescription') or ''}").strip()[:1024]
-    ds.SeriesDescription = f"{ds.get('SeriesDescription') or ''} enhanced".strip()[-64:]
+    ds.DerivationDescription = re.sub(r'[\x00-\x1f\\]', ' ', f"{words} {_words(ds, 'DerivationDescription')}").strip()[:1024]
+    ds.SeriesDescription = f"{_words(ds, 'SeriesDescription')} enhanced".strip()[-64:]
 
 # %% ../nbs/00h_derived.ipynb #2cc15e36
 class _Dicom(_Pixels):

@@ -97,7 +97,7 @@ def tiles(
     return [(slice(i, min(i + side, H)), slice(j, min(j + side, W))) for i in range(0, H, side) for j in range(0, W, side)]
 
 # %% ../nbs/15_enhance.ipynb #1e03a7bf
-MARGIN = 176                      # pixels, a multiple of 16 above the reach of the network; the test below measures it
+MARGIN = 176                      # pixels, a multiple of 16 above the reach of the network with up to 7 bands; the test below measures it
 ONCE = 1024**2                    # pixels of an image that is done in one piece at most
 
 class Enhancer:
@@ -113,6 +113,8 @@ class Enhancer:
         if device == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
         try: self.net = net.to(device).eval()
         except (RuntimeError, AssertionError) as e: raise UserError(f'device {device!r} cannot be used here; choose cpu') from e
+        # a band reaches twice as far as the one before, and what is smoothed of the change 48 pixels farther
+        self.reach = max(0, 16*math.ceil((2**net.config['bands'] + 48)/16) - MARGIN)       # beyond the margin
         self.size, self.device, self.config, self.channels, self.engine = int(size), torch.device(device), config or {}, net.config['channels'], engine
 
     @classmethod
@@ -240,8 +242,8 @@ class Enhancer:
         fine = gathered if piece is img and H*W <= ONCE else None       # where the sample is the whole image, it is done
         @torch.no_grad()
         def window(rows, cols):
-            a, b = max(0, rows.start - MARGIN), max(0, cols.start - MARGIN)
-            wide = slice(a, rows.stop + MARGIN), slice(b, cols.stop + MARGIN)
+            m = MARGIN + self.reach; a, b = max(0, rows.start - m), max(0, cols.start - m)
+            wide = slice(a, rows.stop + m), slice(b, cols.stop + m)
             d = run(f'{a} {b} {wide}', self.fit(to_tensor(img[wide])).to(self.device), mask(*wide), stats) if fine is None else fine[..., wide[0], wide[1]]
             if not doubt: d = d - smooth(d, min(ratio, 16.))
             d = d[..., rows.start - a:rows.stop - a, cols.start - b:cols.stop - b]

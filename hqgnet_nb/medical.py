@@ -60,11 +60,13 @@ def _is_document(path):
 # %% ../nbs/00k_medical.ipynb #559742ba
 def list_documents(
     path, # a folder (searched with its sub-folders and links to folders) or one file
+    closed=None, # a list: folders that cannot be looked into are put into it, (path, why); None: a warning for each
 ) -> list: # of `Path`, in natural order of their names
     "The images, DICOM, NIfTI and video files below `path`; `UserError` where it does not exist or holds none [our reading]"
     path = Path(path).expanduser()
     if _or(path.is_file, False): return [path]
     if not _or(path.exists, True): raise UserError(f'{path}: no such file or folder')
-    found = [p for p in _below(path) if _or(p.is_file, True) and _is_document(p)]
+    found = [p for p in _below(path, closed) if _or(p.is_file, True) and _is_document(p)]
+    if not found and closed: raise UserError(f'{path}: no images here, and {closed[0][0]} cannot be looked into')
     if not found: raise UserError(f'{path}: no images here; looked for {" ".join(sorted(IMAGE_SUFFIXES | MEDICAL_SUFFIXES))}')
     return sorted(found, key=lambda p: _natural(p.relative_to(path)))

@@ -18,6 +18,11 @@ _FORMATS = {'.mkv': ('matroska', 'ffv1'), '.mp4': ('mp4', 'libx264'), '.mov': ('
 _LOSSLESS = frozenset('ffv1 huffyuv ffvhuff utvideo rawvideo png bmp zlib magicyuv v210 v308 v410 r210 qtrle'.split())
 _MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}                  # FFmpeg's number of a YUV matrix in a film: the same for its scaler
 
+def _forms(codec):
+    "The pixel formats that FFmpeg writes with a codec"
+    import av
+    return {f.name for f in av.codec.Codec(codec, 'w').video_formats or ()}
+
 def _announced(head):
     "The bytes that a film says it has, by its first ones; 0 where it does not say"
     def number(i):                                                 # of Matroska: (value, where it ends)
@@ -81,6 +86,9 @@ class _Video(Document):
         self.close(); self._start(); frame = self._decoded(0)
         bits, grey = self._named(codec, frame.format)
         self._format, self._half = ('gray' if grey else 'rgb24') if bits <= 8 else ('gray16le' if grey else 'rgb48le'), grey or '420' in frame.format.name
+        own = f'{"gray" if grey else "gbrp"}{bits}le'              # of 9 to 14 bits: read and written with as many, where the library and the codec can
+        self._bits = bits if 8 < bits < 16 and own in getattr(self._av.video.frame, 'supported_np_pix_fmts', ()) and own in _forms('ffv1') else None
+        if self._bits: self._format = own
         self._turns, self._matrix, turned = round(frame.rotation/90) % 4, frame.colorspace, frame.rotation % 360
         self._seen = seen if not seen or self._turns % 2 == 0 else 1/seen
         notes = ['sound is left out']*bool(sounds) + [f'turned upright by {turned}°']*bool(turned)
@@ -98,7 +106,10 @@ class _Video(Document):
 
     def _scale(self): i = self._av.video.reformatter.Interpolation; return int(i.BICUBIC | i.FULL_CHR_H_INT | i.FULL_CHR_H_INP | i.ACCURATE_RND)
 
-    def _array(self, f): return np.ascontiguousarray(np.rot90(f.to_ndarray(format=self._format, interpolation=self._scale()), self._turns))
+    def _array(self, f):
+        a = f.to_ndarray(format=self._format, interpolation=self._scale())
+        if self._bits: a = a << (16 - self._bits) | a >> (2*self._bits - 16)       # white is white: the bits again below themselves
+        return np.ascontiguousarray(np.rot90(a, self._turns))
 
     def frame(self, k):
         if not 0 <= k < self.n: raise IndexError(k)
@@ -131,13 +142,14 @@ class _Video(Document):
         s.height, s.width = self.facts['shape'][:2]; s.time_base = c.time_base = self._base
         if self._seen: c.sample_aspect_ratio = self._seen
         if self._format != 'rgb24' or codec == 'ffv1':
-            s.pix_fmt = {'rgb24': 'bgr0', 'gray': 'gray', 'gray16le': 'gray16le', 'rgb48le': 'rgb48le'}[self._format]
+            s.pix_fmt = {'rgb24': 'bgr0'}.get(self._format, self._format)
         if codec == 'libx264':
-            half, deep = self._half and s.width % 2 == s.height % 2 == 0, '10le' if '16' in self._format or '48' in self._format else ''
+            half, deep = self._half and s.width % 2 == s.height % 2 == 0, '10le' if self._format[-2:] == 'le' else ''
             s.pix_fmt = ('yuv420p' if half else 'yuv444p') + deep; c.colorspace, c.color_range = self._matrix, 1
         return out
 
     def _picture(self, k, new, s):
+        if self._bits: new = ((new.astype(np.uint32)*(2**self._bits - 1) + 32767)//65535).astype(np.uint16)
         f = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(new), format=self._format)
         ways = dict(dst_colorspace=_MATRIX.get(self._matrix), dst_color_range=1) if 'yuv' in s.pix_fmt else {}
         f = f.reformat(format=s.pix_fmt, interpolation=self._scale(), **ways)

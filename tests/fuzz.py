@@ -832,7 +832,7 @@ def judge_document(c, d, enhancer, strength):
     plan = {f.name: to for f, to in plan_outputs(src, out)}; ok, failures = run_folder(enhancer, src, out, strength, iter)
     if [Path(p).name for p, _ in failures] != ([c.name] if x is None else []): bad.append(f'folder: failures {failures}, open_document: {outcome}')
     bad += [f'folder: the reason {said!r}' for _, said in failures if not said.isprintable() or len(said) > 2*len(str(path)) + 300]
-    there = {p for p in out.iterdir() if p.suffix not in ('.json', '.jsonl')}
+    there = {p for p in out.iterdir() if p.suffix not in ('.json', '.jsonl', '.plan')}
     if there != {plan[k] for k in here} - {plan[Path(p).name] for p, _ in failures}: bad.append(f'folder: wrote {sorted(p.name for p in there)}')
     if x is not None and not bad:
         y, more, m, _, wrong = opened(plan[c.name]); bad += wrong

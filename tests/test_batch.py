@@ -33,7 +33,7 @@ def whole(ward, tmp_path_factory):
 
 def state(out):
     "What a batch has made, but for its manifests"
-    made = [p for p in out.rglob('*') if p.is_file() and p.suffix not in ('.jsonl', '.html')]
+    made = [p for p in out.rglob('*') if p.is_file() and p.suffix not in ('.jsonl', '.html', '.plan')]
     return {p.relative_to(out).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in made}
 
 def killed_after(p, out, n):
@@ -50,7 +50,7 @@ def test_killed_and_started_again(ward, whole, tmp_path):
     for f in list_images(out): assert read_image(f).shape == (144, 144, 3)
     lines = [l for l in (out/'manifest_0.jsonl').read_text().splitlines() if '"done"' in l]; before = {f: f.stat().st_mtime_ns for f in list_images(out)}
     (out/'bed 0/.000.abcdefgh.png').write_bytes(b'left over'); (out/'manifest_0.jsonl').open('a').write('{"file": "bed 0/00')
-    code, text, err = here('enhance', 'fundus-tiny', ward, out, '--device', 'cpu')
+    code, text, err = here('enhance', 'fundus-tiny', ward, out, '--device', 'cpu', '--names')
     assert code == 1 and text.startswith('40 images') and f'{len(lines)} of 41 images were done before' in err and 'broken.png' in err
     assert state(out) == state(whole)
     kept = {out/json.loads(l)['to'] for l in lines}; assert len(kept) == len(lines) and all(f.stat().st_mtime_ns == before[f] for f in kept), 'not done again'
@@ -75,7 +75,7 @@ def test_no_names_of_patients_and_no_paths(tmp_path):
     src, out, img = tmp_path/'Meier Anna 1960', tmp_path/'out', np.full((40, 40, 3), 90, np.uint8)
     for name in ('a\nb.png', '\U0001f600.png', 'plain.png'): write_image(src/name, img)
     (src/'bad\nname.png').write_bytes(b'x'); (src/'worse \U0001f600.png').write_bytes(b'x')
-    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--report')
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--names', '--report')
     assert code == 1 and text.startswith('3 images') and 'bad\\nname.png' in err and len(err.splitlines()) == 3
     assert 'Meier' not in err
     made = ''.join(p.read_text() for p in out.rglob('*') if p.suffix in ('.json', '.jsonl', '.html')); assert str(tmp_path) not in made and 'Meier' not in made
@@ -125,7 +125,8 @@ def test_what_is_half_there_is_no_input(tmp_path):
     src, out, img = tmp_path/'in', tmp_path/'out', np.full((40, 40, 3), 90, np.uint8); write_image(src/'half.png', img); whole = (src/'half.png').read_bytes()
     for n in ('a.png.part', 'b.dcm.part', 'c.png.half', 'd.png.crdownload', 'e.png~', '.f.abcdefgh.png', '.hidden/g.png', 'h.part'):
         (src/n).parent.mkdir(exist_ok=True); (src/n).write_bytes(whole if n[0] != 'b' else bytes(128) + b'DICM')
-    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu'); assert code == 0 and text.startswith('1 image in') and '3 .part' in err, err
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--names')
+    assert code == 0 and text.startswith('1 image in') and '3 .part' in err, err
     assert [p.name for p in list_images(out)] == ['half.png']
 
 def test_a_living_process_keeps_its_files(ward, tmp_path):
@@ -260,9 +261,10 @@ def test_what_a_file_is_its_bytes_say_in_a_batch_too(tmp_path):
         sound.rate, sound.pts, sound.time_base = 8000, 0, Fraction(1, 8000)
         for p in (*s.encode(av.VideoFrame.from_ndarray(img, 'rgb24')), *s.encode(), *a.encode(sound), *a.encode()): c.mux(p)
     (src/'talk.mkv').rename(src/'talk.jpg'); (src/'no.png').write_bytes(b'no picture')
-    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
+    code, text, err = here('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--names')
     assert code == 1 and text.startswith('4 images') and err.count('cannot be read') == 1 and 'no.png' in err, err
-    assert sorted(p.name for p in out.iterdir() if p.suffix not in ('.json', '.jsonl')) == ['chest.dcm', 'eye.png', 'talk.mkv', 'v.nii.gz']
+    assert err.count('films whose sound was left out: 1') == 1
+    assert sorted(p.name for p in out.iterdir() if p.suffix not in ('.json', '.jsonl', '.plan')) == ['chest.dcm', 'eye.png', 'talk.mkv', 'v.nii.gz']
     assert (out/'chest.dcm').read_bytes()[128:132] == b'DICM' and read_image(out/'eye.png').shape == (64, 64, 3)
     assert nib.load(out/'v.nii.gz').shape == (64, 64, 2)
     told = {p.stem: json.loads(p.read_text()) for p in out.glob('*.json')}; known = {k: d['input'] for k, d in told.items()}
@@ -292,3 +294,98 @@ def test_sidecars_have_a_place_each(ward, tmp_path):
     for n in ('a.png', 'a.tif', 'a.png.tif'):
         assert json.loads((tmp_path/f'out/{n}.json').read_text())['output']['file'] == n
         assert read_image(tmp_path/f'out/uncertainty/{n}.png').shape[:2] == img.shape[:2]
+
+def test_what_is_counted_is_what_the_last_batch_wants(ward, tmp_path):
+    "Inputs that changed between two batches into one folder: nothing counts that is not wanted any more, and what is missing shows"
+    src, out = tmp_path/'in', tmp_path/'out'; src.mkdir(); words = ('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
+    for k in range(4): shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'{k}.png')
+    (src/'broken.png').write_bytes(b'no picture'); assert here(*words)[0] == 1
+    (src/'broken.png').unlink(); (src/'0.png').unlink(); assert here(*words)[0] == 0                # the failed one has gone, and one that was done
+    code, text, err = here('merge', out, '--report')
+    assert code == 0 and '3 of 3 images done, 0 failed, 0 still to do' in text and '2 more of earlier inputs' in text, text
+    page = (out/'report.html').read_text(); assert '3 enhanced, 0 failed, 0 still to do, of 3' in page and 'broken' not in page
+    for k in range(3): shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'new {k}.png')
+    from hqgnet_nb.manifest import of_shard
+    first = sum(of_shard(p.name, (0, 2)) for p in src.glob('new*')); assert here(*words, '--shard', '1/2', '--report')[0] == 0           # one of two processes
+    code, text, err = here('merge', out); assert (code == 1) == (first < 3) and f'{3 + first} of 6 images done, 0 failed, {3 - first} still to do' in text, text
+    assert here(*words)[0] == 0 and here('merge', out)[0] == 0 and len(list(out.glob('*.plan'))) == 3
+    for p in out.glob('*.plan'): p.unlink()                                                       # as an older program left it
+    code, text, err = here('merge', out); assert '7 of 6 images done, 1 failed' in text, text
+
+def test_an_input_that_changes_while_it_is_read(ward, tmp_path, monkeypatch):
+    "It fails with a line, nothing is written for it or said of it, and the next time it is done"
+    import hqgnet_nb.batch as batch
+    src, out, real = tmp_path/'in', tmp_path/'out', batch.read_image; src.mkdir(); words = ('enhance', 'fundus-tiny', src, out, '--device', 'cpu')
+    for k in range(2): shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'{k}.png')
+    def read(p):
+        x = real(p)
+        if p.name == '1.png': write_image(p, 255 - x)
+        return x
+    monkeypatch.setattr(batch, 'read_image', read); code, text, err = here(*words)
+    assert code == 1 and text.startswith('1 image in') and 'was changed while it was read; the same command tries it again' in err, err
+    assert not list(out.glob('1.*')); monkeypatch.undo()
+    assert here(*words)[0] == 0; line = [l for l in (out/'manifest_0.jsonl').read_text().splitlines() if '"1.png"' in l][-1]
+    assert json.loads(line)['sha256'] == hashlib.sha256((src/'1.png').read_bytes()).hexdigest() and (out/'1.png').exists()
+
+def test_a_disk_that_is_full_for_the_manifest(ward, tmp_path, monkeypatch):
+    "At its header or at a later line: one clear line, the error of a user, and the file is not left open"
+    import gc, warnings
+    import hqgnet_nb.batch as batch
+    (tmp_path/'a').mkdir(); (tmp_path/'a/manifest_0.jsonl').symlink_to('/dev/full')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', ResourceWarning)
+        code, text, err = here('enhance', 'fundus-tiny', ward/'bed 0', tmp_path/'a', '--device', 'cpu'); gc.collect()
+    assert code == 2 and text == '' and len(err.splitlines()) == 1 and 'No space left' in err and 'goes on' in err, err
+    class Later(batch.Manifest):
+        def __init__(self, path, header): super().__init__(path, header); self.file.close(); self.file = open('/dev/full', 'ab+', buffering=0)
+    monkeypatch.setattr(batch, 'Manifest', Later)
+    code, text, err = here('enhance', 'fundus-tiny', ward/'bed 0', tmp_path/'b', '--device', 'cpu')
+    assert code == 2 and text == '' and len(err.splitlines()) == 1 and 'No space left' in err and 'goes on' in err, err
+
+def test_a_folder_that_cannot_be_looked_into(ward, tmp_path, monkeypatch):
+    "It is a failure of the batch, of its merged sums and of its page, as long as it is closed"
+    import hqgnet_nb.core as core
+    src, out, look = tmp_path/'in', tmp_path/'out', os.scandir; words = ('enhance', 'fundus-tiny', src, out, '--device', 'cpu', '--quiet-names', '--report')
+    for k in range(2): (src/f'bed {k}').mkdir(parents=True); shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'bed {k}')
+    def closed(p):
+        if str(p).endswith('bed 1'): raise PermissionError(13, 'Permission denied')
+        return look(p)
+    monkeypatch.setattr(core.os, 'scandir', closed); code, text, err = here(*words)
+    assert code == 1 and text.startswith('1 image in') and err.count('cannot be looked into (Permission denied)') == 1 and 'bed 1' not in err, err
+    assert 'error: 1 of the folders' in err and 'images failed' not in err and 'cannot be looked into' in (out/'report.html').read_text()
+    code, text, err = here('merge', out); assert code == 1 and '1 of 1 images done' in text and '1 of the folders' in err, (text, err)
+    monkeypatch.undo(); assert here(*words)[0] == 0 and here('merge', out)[0] == 0 and 'looked into' not in (out/'report.html').read_text()
+    monkeypatch.setattr(core.os, 'scandir', lambda p: closed('bed 1') if str(p).startswith(str(src)) else look(p))
+    code, text, err = here(*words); assert code == 2 and len(err.splitlines()) == 1 and 'INPUT cannot be looked into' in err, err
+
+def test_a_part_of_a_batch_says_so(ward, tmp_path, monkeypatch):
+    "The launcher's variables, left over in an environment, make a part of a folder and nothing of a file, but never in silence"
+    src = tmp_path/'in'; src.mkdir(); words = ('enhance', 'fundus-tiny', src, tmp_path/'out', '--device', 'cpu')
+    for k in range(3): shutil.copy(ward/f'bed 0/{2*k:03d}.png', src/f'{k}.png')
+    monkeypatch.setenv('WORLD_SIZE', '2'); from hqgnet_nb.manifest import of_shard
+    for k in (0, 1):
+        monkeypatch.setenv('RANK', str(k)); n = sum(of_shard(f'{i}.png', (k, 2)) for i in range(3)); code, text, err = here(*words)
+        assert code == 0 and f'part {k + 1} of 2: {n} of 3 files' in err and text.startswith(f'{n} image'), err
+        code, text, err = here(*words[:2], src/'0.png', tmp_path/'one', '--device', 'cpu'); there = (tmp_path/'one/0.png').exists()
+        assert code == 0 and there and ('part 2 of 2: nothing to do' in err if k else 'part 1 of 2: 1 of 1 files' in err), err
+    assert len(list_images(tmp_path/'out')) == 3; monkeypatch.undo(); assert 'part' not in here(*words)[2]
+
+class Screen(io.StringIO):
+    "A terminal"
+    def isatty(self): return True
+
+def test_names_on_a_terminal_and_in_a_log(ward, tmp_path):
+    "By themselves names are shown on a terminal and hidden elsewhere; a word changes either; guides are hidden in what is written, always"
+    from hqgnet_nb.cli import main
+    src = tmp_path/'in'; src.mkdir(); shutil.copy(ward/'bed 0/000.png', src/'Meier.png'); (src/'Huber.png').write_bytes(b'no picture')
+    shutil.copy(ward/'bed 0/002.png', tmp_path/'Kaiser.png')
+    words = ['enhance', 'fundus-tiny', str(src), str(tmp_path/'out'), '--device', 'cpu', '--guide', str(tmp_path/'Kaiser.png')]
+    for stream in (io.StringIO, Screen):
+        for more in ([], ['--names'], ['--quiet-names']):
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stream()) as err: assert main([*words, *more]) == 1
+            said = err.getvalue(); shown = more == ['--names'] or not more and stream is Screen; assert ('Huber' in said) == shown, (stream, more, said)
+            assert ('names are hidden' in said) == (not more and not shown) and ('Kaiser' in said) <= shown
+        made = ''.join(p.read_text() for p in (tmp_path/'out').rglob('*.json*')); assert 'Huber' in made and 'Kaiser' not in made
+        code, text, err = here('enhance', 'fundus-tiny', src/'Huber.png', tmp_path/'one', '--device', 'cpu'); assert code == 2 and 'Huber' not in err, err
+    code, text, err = here('merge', tmp_path/'out', '--report'); page = (tmp_path/'out/report.html').read_text()
+    assert code == 1 and 'Huber' not in text + err and 'Huber' in page

@@ -234,9 +234,9 @@ def mixed(tmp_path_factory):
     return d
 
 def test_enhance_keeps_stem_size_kind_and_goes_past_a_bad_file(run, mixed, tmp_path):
-    out, err = hqgnet('enhance', run, mixed, tmp_path/'o', code=1, alone=True)
+    out, err = hqgnet('enhance', run, mixed, tmp_path/'o', '--names', code=1, alone=True)
     assert '7 images' in out and 'broken.png' in err and err.splitlines()[-1] == 'hqgnet: error: 1 of 8 images failed' and len(err.splitlines()) == 2
-    made = {p.relative_to(tmp_path/'o').with_suffix('').as_posix(): p for p in (tmp_path/'o').rglob('*.*') if not p.suffix.startswith('.json')}
+    made = {p.relative_to(tmp_path/'o').with_suffix('').as_posix(): p for p in (tmp_path/'o').rglob('*.*') if not p.suffix.startswith(('.json', '.plan'))}
     src = {p.relative_to(mixed).with_suffix('').as_posix(): p for p in mixed.rglob('*.*') if p.name != 'broken.png'}
     assert made.keys() == src.keys() and all(p.suffix == '.png' for p in made.values())
     for k, p in src.items(): x, y = read_image(p), read_image(made[k]); assert x.shape == y.shape and x.dtype == y.dtype, k
@@ -269,10 +269,10 @@ def test_enhance_refuses(run, eyes, mixed, tmp_path):
     (tmp_path/'empty').mkdir(); refused('enhance', run, tmp_path/'empty', tmp_path/'o', says='no images')
     (tmp_path/'file').write_text('x'); refused('enhance', run, eyes/'lq', tmp_path/'file', says='is a file')
     refused('enhance', run, eyes/'lq', eyes/'lq', says='input folder')
-    refused('enhance', run, mixed/'sub/broken.png', tmp_path/'o', says='broken.png')
-    refused('enhance', run, eyes/'lq', tmp_path/'o', '--guide', tmp_path/'none.png', says='none.png')
+    refused('enhance', run, mixed/'sub/broken.png', tmp_path/'o', '--names', says='broken.png')
+    refused('enhance', run, eyes/'lq', tmp_path/'o', '--guide', tmp_path/'none.png', '--names', says='none.png')
     shutil.copytree(eyes/'lq', tmp_path/'twins'); shutil.copy(mixed/'sub/photo.jpg', tmp_path/'twins/0002.jpg')
-    refused('enhance', run, tmp_path/'twins', tmp_path/'o', says='0002.jpg')
+    refused('enhance', run, tmp_path/'twins', tmp_path/'o', '--names', says='0002.jpg')
     assert not (tmp_path/'o').exists() or not any((tmp_path/'o').iterdir())
 
 def test_damaged_models_are_refused(run, eyes, tmp_path):

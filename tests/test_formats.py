@@ -260,7 +260,7 @@ def test_enhance_keeps_shape_and_depth_of_everything(run, zoo, tmp_path):
         names = {p.name: p for p in (zoo/k).iterdir()}; stems = [Path(n).stem for n in names]
         keep = [n for n in names if stems.count(Path(n).stem) == 1]; src = tmp_path/f'in {k}'; src.mkdir()
         for n in keep: shutil.copy(names[n], src/n)
-        code, out, err = hqgnet('enhance', run, src, tmp_path/f'out {k}', '--strength', 0)
+        code, out, err = hqgnet('enhance', run, src, tmp_path/f'out {k}', '--names', '--strength', 0)
         bad = [n for n in keep if n in REFUSED]
         assert code == 1 and all(n in err for n in bad) and err.splitlines()[-1].endswith(f'{len(bad)} of {len(keep)} images failed')
         for n in set(keep) - set(bad):
@@ -269,17 +269,36 @@ def test_enhance_keeps_shape_and_depth_of_everything(run, zoo, tmp_path):
 
 def test_enhance_refuses_twins_and_says_which(run, tmp_path):
     for n in ('a.png', 'a.jpg'): write_image(tmp_path/'in'/n, RGB8)
-    code, out, err = hqgnet('enhance', run, tmp_path/'in', tmp_path/'out')
+    code, out, err = hqgnet('enhance', run, tmp_path/'in', tmp_path/'out', '--names')
     assert code == 2 and 'a.jpg' in err and 'a.png' in err and not (tmp_path/'out').exists()
     assert hqgnet('enhance', run, tmp_path/'in', tmp_path/'out', '--format', 'same')[0] == 0
     assert sorted(p.name for p in (tmp_path/'out').glob('a*')) == ['a.jpg', 'a.jpg.json', 'a.png', 'a.png.json']
 
 @pytest.mark.parametrize('name', ['film.gif', 'stack.tif', 'cut.jpg', 'text.png', 'float beyond.tif'])
 def test_one_bad_file_is_one_line(name, run, put, tmp_path):
-    data, says = REFUSED[name]; code, out, err = hqgnet('enhance', run, put(name, data), tmp_path/'out')
+    data, says = REFUSED[name]; code, out, err = hqgnet('enhance', run, put(name, data), tmp_path/'out', '--names')
     assert code == 2 and out == '' and len(err.splitlines()) == 1 and says in err and name in err
 
 def test_enhance_where_nothing_can_be_written(run, put, tmp_path, monkeypatch):
     src = put('in/a.png', png(RGB8))
     monkeypatch.setattr(tempfile, 'mkstemp', lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, 'Permission denied')))
     code, out, err = hqgnet('enhance', run, src, tmp_path/'out'); assert code == 2 and 'cannot write here' in err and 'Traceback' not in err
+
+def test_units_of_a_microscope(tmp_path):
+    "ImageJ's way: pixels for each unit, the unit's name in the description, none in the tag: kept in a TIFF of the same size, and only there"
+    from hqgnet_nb.core import image_facts
+    img = np.arange(48*64, dtype=np.uint8).reshape(48, 64); path = tmp_path/'a.tif'
+    for words, turn in (('ImageJ=1.54f\nunit=\\u00B5m\nmin=0.0\nmax=255.0\n', 1), (None, 1), ('ImageJ=1.54f\nunit=micron\nyunit=mm\n', 6)):
+        tifffile.imwrite(path, img, resolution=((31, 10), (3, 1)), resolutionunit='NONE', description=words, metadata=None, extratags=[(274, 3, 1, turn, True)])
+        x, facts = read_image(path), image_facts(path); write_image(tmp_path/'b.tif', x, facts=facts); assert 'dpi' not in facts
+        with tifffile.TiffFile(tmp_path/'b.tif') as t:
+            of = t.pages[0].tags.valueof; res = ((31, 10), (3, 1))[::1 if turn == 1 else -1]
+            assert (of('XResolution'), of('YResolution')) == res and of('ResolutionUnit') == 1, (of('XResolution'), res)
+            if words: assert of('ImageDescription') == '\n'.join(w for w in words.splitlines() if w[:3] not in ('min', 'max')) and t.is_imagej
+        assert np.array_equal(read_image(tmp_path/'b.tif'), x) and image_facts(tmp_path/'b.tif') == facts
+        write_image(tmp_path/'c.tif', x[::2], facts=facts); write_image(tmp_path/'c.png', x, facts=facts)
+        assert not image_facts(tmp_path/'c.tif') and not image_facts(tmp_path/'c.png')
+    (tmp_path/'in').mkdir(); path.rename(tmp_path/'in/a.tif')
+    from hqgnet_nb.cli import main
+    assert main(['enhance', 'fundus-tiny', str(tmp_path/'in'), str(tmp_path/'out'), '--format', 'same', '--device', 'cpu']) == 0
+    assert image_facts(tmp_path/'out/a.tif')['units'] == facts['units']

@@ -717,3 +717,52 @@ def test_an_avi_that_counts_the_bytes_of_its_own_head(tmp_path):
     with open_document(film) as doc: assert doc.n == 3
     film.write_bytes(data[:-200])
     with pytest.raises(ImageError, match='cut off'): open_document(film)
+
+def test_one_value_where_there_should_be_several(tmp_path):
+    "pydicom gives a value alone without a list: it is a word, not its letters; and the other way round"
+    from hqgnet_nb.document import _write_dicom
+    stored = np.arange(64*64, dtype=np.int16).reshape(64, 64) % 4096
+    for k, (given, then) in enumerate([('ORIGINAL', []), (['ORIGINAL', 'PRIMARY'], []), (['ORIGINAL', 'PRIMARY', 'AXIAL'], ['AXIAL']), ([], [])]):
+        _write_dicom(tmp_path/f'{k}.dcm', stored, ImageType=given, SeriesDescription=['chest', 'thin'][:1 + k % 2])
+        with open_document(tmp_path/f'{k}.dcm') as d: d.write(tmp_path/f'new {k}.dcm', iter(d))
+        new = pydicom.dcmread(tmp_path/f'new {k}.dcm'); assert list(new.ImageType) == ['DERIVED', 'SECONDARY', *then], given
+        assert new.SeriesDescription == ('chest thin enhanced' if k % 2 else 'chest enhanced')
+
+def test_frames_of_enhanced_objects_are_derived_too(tmp_path):
+    "The type of each frame, whatever kind of object, and the frame that it was made from; further values stay"
+    from hqgnet_nb.document import _write_dicom
+    def item(**of):
+        ds = Dataset()
+        for k, v in of.items(): setattr(ds, k, v)
+        return ds
+    kind = lambda *more: [item(FrameType=['ORIGINAL', 'PRIMARY', *more], PixelPresentation='MONOCHROME')]
+    shared = item(MRImageFrameTypeSequence=kind('M', 'NONE'), DerivationImageSequence=[item(DerivationDescription='older')])
+    more = dict(XRay3DFrameTypeSequence=[item(FrameType='ORIGINAL')], FrameContentSequence=[item(FrameComments='kept')])
+    per = [item(CTImageFrameTypeSequence=kind('VOLUME'), **more) for _ in range(3)]
+    stored = (np.arange(3*64*64).reshape(3, 64, 64) % 4096).astype(np.int16)
+    _write_dicom(tmp_path/'a.dcm', stored, SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=per)
+    with open_document(tmp_path/'a.dcm') as d: d.write(tmp_path/'b.dcm', iter(d))
+    new = pydicom.dcmread(tmp_path/'b.dcm'); old = pydicom.dcmread(tmp_path/'a.dcm'); first = new.SharedFunctionalGroupsSequence[0]
+    assert list(first.MRImageFrameTypeSequence[0].FrameType) == ['DERIVED', 'SECONDARY', 'M', 'NONE'] and 'DerivationImageSequence' not in first
+    assert len(new.PerFrameFunctionalGroupsSequence) == 3
+    for k, g in enumerate(new.PerFrameFunctionalGroupsSequence, 1):
+        assert list(g.CTImageFrameTypeSequence[0].FrameType) == ['DERIVED', 'SECONDARY', 'VOLUME'] and g.FrameContentSequence[0].FrameComments == 'kept'
+        assert list(g.XRay3DFrameTypeSequence[0].FrameType) == ['DERIVED', 'SECONDARY']
+        how, = g.DerivationImageSequence; source, = how.SourceImageSequence
+        assert (source.ReferencedSOPInstanceUID, source.ReferencedSOPClassUID, source.ReferencedFrameNumber) == (old.SOPInstanceUID, old.SOPClassUID, k)
+        assert how.DerivationCodeSequence[0].CodeMeaning and source.PurposeOfReferenceCodeSequence[0].CodeValue == '121322'
+
+def test_ten_bits_stay_ten(tmp_path):
+    "Films of 10 and 12 bits come back with as many; what is not changed is the same, and a step of one of their levels is not lost"
+    for pix, out, bits, size in (('gray10le', 'gray10le', 10, (63, 31)), ('gbrp10le', 'gbrp10le', 10, (64, 96)), ('yuv420p10le', 'gbrp10le', 10, (64, 96)),
+                                 ('gray12le', 'gray12le', 12, (64, 96))):
+        film(tmp_path/'a.mkv', n=4, size=size, codec='ffv1', pix=pix); frames = there_and_back_film(tmp_path/'a.mkv', tmp_path/'b.mkv')
+        assert frames[0].dtype == np.uint16 and len(np.unique(np.stack(frames))) > 50
+        with av.open(str(tmp_path/'b.mkv')) as c: assert c.streams.video[0].codec_context.pix_fmt == out
+        with open_document(tmp_path/'b.mkv') as o: assert o.facts['depth'] == bits and all(np.array_equal(x, y) for x, y in zip(o, frames)), pix
+        step = [np.where(f > 32768, f.astype(int) - 65535/(2**bits - 1), f.astype(int) + 65535/(2**bits - 1)).round().astype(np.uint16) for f in frames]
+        with open_document(tmp_path/'a.mkv') as doc: doc.write(tmp_path/'c.mkv', step); doc.write(tmp_path/'d.mp4', frames)
+        with open_document(tmp_path/'c.mkv') as o: assert all((np.rint(np.abs(x.astype(int) - y)/2**(16 - bits)) == 1).all() for x, y in zip(o, frames)), pix
+        if size[0] % 2 == 0:
+            light = lambda f: f.reshape(64, 96, -1).mean(-1)
+            with open_document(tmp_path/'d.mp4') as o: assert o.facts['depth'] == 10 and np.abs(light(o.frame(1)) - light(frames[1])).mean() < 800, pix

@@ -111,3 +111,15 @@ def test_other_networks_are_checked_the_same_way(trap, tmp_path):
         for name, load in (('rival.safetensors', load_rival), ('features.safetensors', load_features)):
             (tmp_path/name).write_bytes(data); pytest.raises(UserError, load, tmp_path)
         (tmp_path/'s.safetensors').write_bytes(data); pytest.raises(UserError, Segmenter.load, tmp_path/'s.safetensors'); assert not sprung()
+
+def test_tiles_of_a_network_with_many_bands(monkeypatch):
+    "A network whose widest band reaches farther than the usual margin: what is around a tile is large enough all the same"
+    import hqgnet_nb.enhance as enhance
+    torch.manual_seed(0); net = HQGNet(1, (4, 4, 4, 4), (4, 4, 4, 4), bands=9); net.out.bias.data[1:] = 3.; net.mean_code += 1
+    en = enhance.Enhancer(net, 32, 'cpu'); img = np.zeros((64, 1600), np.float32) + np.linspace(.2, .6, 64, dtype=np.float32)[:, None]; img[:, 900:] += .3
+    monkeypatch.setattr(enhance, 'ONCE', 0)
+    with torch.no_grad():
+        change = en.change(img, quality='full'); at = slice(0, 64), slice(400, 560); near = change(*at); en.reach += 1600; far = change(*at)
+        assert far.abs().max() > .01 and (near - far).abs().max() < 1e-4, (near - far).abs().max()
+        en.reach = 0; assert (change(*at) - far).abs().max() > 1e-3, 'the usual margin would not do'
+    assert enhance.Enhancer(HQGNet(1, (4, 4, 4, 4), (4, 4, 4, 4)), 32, 'cpu').reach == 0
