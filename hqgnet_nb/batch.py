@@ -190,7 +190,7 @@ def enhance_folder(
         return x, y, enhancer.uncertainty(x, code, quality, kept) if maps and n == 1 else None, kept, facts, flickers, time.perf_counter() - t
     def write(item, _, what):
         (f, to), (x, y, doubt, kept, facts, flickers, seconds) = item, what; info, sha, said = f.stat(), _sha(f), image_facts(f) if facts is None else None
-        if state(f) != before.pop(f):                                       # what was read and what was hashed may be two things
+        if state(f) != before.pop(f):                              # what was read and what was hashed may be two things
             if facts is not None: to.unlink(missing_ok=True)       # a document is written frame by frame
             raise UserError(f'{f}: was changed while it was read; the same command tries it again')
         # a float image in a PNG: 16 bits, since 8 would lose levels

@@ -238,14 +238,16 @@ def sweep(
 # %% ../nbs/15ea_manifest.ipynb #e2e9ceb8
 PLAN_AGE = 86400                  # seconds after which a list of inputs that is not in use any more may be removed
 
-def _marks(names): return np.frombuffer(b''.join(hashlib.sha256(str(n).encode('utf-8', 'surrogateescape')).digest()[:8] for n in names), '>u8')
+def _marks(names): return _big(b''.join(hashlib.sha256(str(n).encode('utf-8', 'surrogateescape')).digest()[:8] for n in names))
+
+def _big(data): return np.frombuffer(data, '>u8').astype(np.uint64)          # one order of bytes in files, the machine's own in memory
 
 def write_plan(
     out, # the folder of a batch
     names, # the inputs that are wanted, relative to their folder
 ) -> str: # what to call the list in a header: 12 hexadecimal digits
     "Write OUT/manifest_ID.plan, 8 bytes for each input, if it is not there; lists that nobody has used for a day go [our reading]"
-    data = np.sort(_marks(names)).tobytes(); name = _sha(data)[:12]; path = Path(out)/f'manifest_{name}.plan'
+    data = np.sort(_marks(names)).astype('>u8').tobytes(); name = _sha(data)[:12]; path = Path(out)/f'manifest_{name}.plan'
     if read_plan(out, name) is None:
         with atomic_path(path) as tmp: tmp.write_bytes(data)
     with contextlib.suppress(OSError):
@@ -261,7 +263,7 @@ def read_plan(
     "What `write_plan` wrote [our reading]"
     try: data = (Path(out)/f'manifest_{name}.plan').read_bytes()
     except OSError: return None
-    return (lambda names: np.isin(_marks(names), np.frombuffer(data, '>u8')).tolist()) if _sha(data)[:12] == name else None
+    return (lambda names: np.isin(_marks(names), _big(data)).tolist()) if _sha(data)[:12] == name else None
 
 # %% ../nbs/15ea_manifest.ipynb #91f2c2e0
 CLOCK = 5                         # seconds by which the clocks of a disk and of a machine may differ
