@@ -127,6 +127,7 @@ class Contest:
         check_finite(parts.items(), 'the loss term', self.step)
         opt.zero_grad(); sum(parts.values()).backward()
         check_finite(((f'of parameter {k}', p.grad) for g in opt.param_groups for k, p in enumerate(g['params'])), 'the gradient', self.step)
+        if longest := getattr(self.players, 'longest', None): torch.nn.utils.clip_grad_norm_([p for g in opt.param_groups for p in g['params']], longest)
         opt.step()
 
     def _log(self, parts):

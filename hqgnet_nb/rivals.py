@@ -142,7 +142,7 @@ class StillGAN(CycleGAN):
 # %% ../nbs/12c_rivals.ipynb #d5809620
 class Paired(nn.Module):
     "The same generator trained on true pairs: no rival, but how far one of this size comes that sees the references [our reading]"
-    label, paired, bs, lr, betas = 'paired supervised (ceiling; sees references)', True, 4, 2e-3, (.9, .999)
+    label, paired, bs, lr, betas, longest = 'paired supervised (ceiling; sees references)', True, 4, 2e-3, (.9, .999), 1.      # of the gradient
     generators, judges, parts = ('net',), (), ('l1', 'ssim')
     def __init__(self,
         channels=3, # of the images, 1 or 3
