@@ -88,7 +88,7 @@ class _Nifti(Document):
         if t.kind == 'u' and t.itemsize <= 2 and (lo, hi) == (0, np.iinfo(t).max) and self._slope > 0:
             return np.ascontiguousarray(self._upright(raw), t.newbyteorder('='))
         v = self._upright(raw).astype(np.float64); y = (np.clip(v, lo, hi)/2 - lo/2)/((hi/2 - lo/2) or 1.)      # halves: the span may be beyond all numbers
-        return np.nan_to_num(1 - y if self._slope < 0 else y).astype(np.float32)
+        return np.ascontiguousarray(np.nan_to_num(1 - y if self._slope < 0 else y), np.float32)
 
     def _back(self, k, old, new):
         "Slice `k` for the file: what did not change is kept to the bit, NaN and values beyond the range too"

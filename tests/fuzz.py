@@ -615,7 +615,8 @@ def nifti_odd(g):
     data = nii(v, code, pick(g, '<', '>'), new, slope, inter, cal, rows); m = slope if np.isfinite(slope) and slope else 1.
     ok = np.isfinite(v); lo, hi = (float(v[ok].min()), float(v[ok].max())) if ok.any() else (0., 0.)
     if cal == (10, 90): lo, hi = sorted((c - inter*np.isfinite(inter) - 0)/m if np.isfinite(inter) else c/m for c in (np.float64(np.float32(10)), 90.))
-    flat = v.reshape(*shape[:2], -1, order='F'); frames = np.moveaxis(flat, -1, 0).swapaxes(1, 2)[:, ::-1 if signs[1] > 0 else 1, ::-1 if signs[0] > 0 else 1]
+    flat = v.reshape(*shape[:2], -1, order='F')[::-1 if signs[0] > 0 else 1, ::-1 if signs[1] > 0 else 1]
+    frames = np.moveaxis(flat, -1, 0); frames = frames.swapaxes(1, 2) if axes[0] < axes[1] else frames      # the axis that is higher in a body stands
     if t.kind == 'u' and t.itemsize < 4 and (lo, hi) == (0, np.iinfo(t).max) and m > 0: want = np.ascontiguousarray(frames)
     else:
         half = np.clip(frames/2., lo/2, hi/2); y = (half - lo/2)/((hi/2 - lo/2) or 1.); y = 1 - y if m < 0 else y

@@ -109,7 +109,7 @@ def batch(tmp_path_factory, start):
     assert 'broken.png' in said and f'{IMAGES} images' in said
     return d, time.time() - t
 
-def enhance(d, out): return 'enhance', d/'run', d/'in', out, '--device', 'cpu'
+def enhance(d, out): return 'enhance', d/'run', d/'in', out, '--device', 'cpu', '--names'
 
 def pictures(out): return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob('*.png') if not p.name.startswith('.')} if out.exists() else {}
 
