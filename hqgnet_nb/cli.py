@@ -194,7 +194,7 @@ def _run_compare(a):
     if a.solver is not None: more['solvers'] = [s.strip() for s in a.solver.split(',') if s.strip()]
     compare_methods(a.lq, a.hq, a.test_lq, a.out, test_ref=a.test_ref, test_mask=a.test_mask, lq_ref=a.lq_ref, methods=methods, minutes=a.minutes,
                     steps=a.steps, seeds=a.seeds, size=a.size, say=say, seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, task=a.task,
-                    masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, init=a.init,
+                    masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, task_weight=a.task_weight, init=a.init,
                     measures=a.measure, **more)
     rows = finished_rows(a.out); table = summary(rows); print(comparison_table(table))
     for r in table:
@@ -536,6 +536,7 @@ def _add_using(command, device):
     c.add_argument('--hq-masks', type=Path, metavar='DIR', help='masks of --hq, carried over to spoiled copies')
     c.add_argument('--solver', metavar='LIST', help='with commas between, a row HQG-Net, SOLVER each: none (HQG-Net itself), joint, alternating, unrolled, '
                    'implicit, see notebook 14; default with --task: unrolled')
+    c.add_argument('--task-weight', type=number(float, 0), metavar='W', help="of the task's loss beside the enhancer's own, in these rows; default: 20")
     c.add_argument('--test-grades', type=Path, metavar='CSV', help='columns file, grade: what the task is to say of the test images, in place of --test-mask')
     c.add_argument('--task-group', metavar='patient|number|CSV',
                    help="what the task's two levels share none of, as for `hqgnet train --group`; default: patient, or each file where that makes one group")

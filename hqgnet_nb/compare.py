@@ -271,7 +271,8 @@ def fit_method(
             cbs = [_Share(tick)]
             if how and not init:                               # a solver: as `hqgnet train --task`
                 from hqgnet_nb.bilevel import task_callback
-                t = plan['lesson']; cbs += [task_callback(plan['task'], plan['masks'], plan['hq_masks'], how, seed, t['group'], **t['arguments'])]
+                t = plan['lesson']; more = {} if plan.get('task_weight') is None else dict(weight=plan['task_weight'])
+                cbs += [task_callback(plan['task'], plan['masks'], plan['hq_masks'], how, seed, t['group'], **t['arguments'], **more)]
             train_folders(lq, hq, folder, size=size, steps=plan['steps'], minutes=None if plan['steps'] else plan['minutes'], seed=seed,
                           resume=resume, bar=False, device=plan['device'], timer=time.process_time, cbs=cbs, init=init)
         e = Enhancer.load(folder, plan['device']); c = e.config
@@ -332,6 +333,7 @@ def compare_methods(
     test_grades=None, # CSV file with the columns file and grade: the task's targets of the test images, in place of test_mask
     task_group=None, # training file -> group: the loop's two levels share none; or a table, see `csv_groups`; None: as for `task_data`
     refit_steps=400, # of the task's training in each row
+    task_weight=None, # of the task's loss beside the enhancer's own in the rows of solvers; None: as `BiLevel` has it
     init=None, # weights to begin with in one more row of HQG-Net, as for `begin_from` of notebook 10b
     measures=(), # of the user's own, texts as for `own_measures`
     device='cpu', # for HQG-Net: 'cpu', 'cuda' or 'auto'; the rivals stay on the CPU, so with another device the budget is no longer the same
@@ -339,8 +341,8 @@ def compare_methods(
 ) -> list: # dicts: name, method, seed, facts and numbers: one for each test image, method and seed that was asked for; `finished_rows` has all
     "Every row, trained, measured and written; `UserError` for what the user can mend [our reading]"
     out, methods, own = Path(out).expanduser(), list(dict.fromkeys(methods)), own_measures(measures)
-    if task is None and (masks or hq_masks or test_grades or solvers or task_group):
-        raise UserError('masks of training images, their groups, grades and solvers need a task; name it (--task)')
+    if task is None and (masks or hq_masks or test_grades or solvers or task_group or task_weight is not None):
+        raise UserError('masks of training images, their groups, grades, solvers and a weight need a task; name it (--task)')
     ours = ([begun_row(init)] if init else []) + (solver_rows(['unrolled'] if solvers is None else solvers) if task else [])
     if unknown := [m for m in methods if m not in (*METHODS, *ours)]: raise UserError(f'no method {unknown[0]!r}; there are {", ".join((*METHODS, *ours))}')
     if seeds < 1: raise UserError('at least one seed')
@@ -372,7 +374,8 @@ def compare_methods(
                                              masks=masks, hq_masks=hq_masks, test_grades=test_grades).items()}
     plan |= dict(minutes=None if steps else minutes, steps=steps, size=size, device=device, methods=methods, seeds=seeds)
     plan |= dict(seg_steps=seg_steps if seg_images else None, areas=areas, group=of(group))
-    plan |= dict(task=task, task_group=of(task_group), refit_steps=refit_steps if task else None, init=init and str(init), init_sha256=None)
+    plan |= dict(task=task, task_group=of(task_group), refit_steps=refit_steps if task else None, task_weight=task_weight)
+    plan |= dict(init=init and str(init), init_sha256=None)
     plan |= dict(measures=list(measures) or None)
     if init:                                                   # its errors, before anything is trained
         from hqgnet_nb.train import begin_from

@@ -297,7 +297,7 @@ def test_compare_with_a_task(eyes, tmp_path):
     compare = ['compare', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--test-lq', tmp_path/'test', '--test-ref', tmp_path/'t/images', '--out', tmp_path/'out',
                '--size', 64, '--steps', 4, '--seeds', 1, '--methods', 'CLAHE', '--refit-steps', 2]
     task = [*compare, '--task', 'vessels', '--masks', eyes/'hq/masks', '--test-mask', tmp_path/'t/masks']
-    out, err = hqgnet(*task, '--solver', 'joint', alone=True)
+    task += ['--task-weight', 3]; out, err = hqgnet(*task, '--solver', 'joint', alone=True)
     assert re.search(r'^\| HQG-Net, joint \| 1 \| 4 \|', out, re.M) and 'refit_dice' in out and 'learning the task again on 6 images' in err, (out, err)
     rows = list(csv.DictReader(open(tmp_path/'out/results.csv')))
     assert [r['method'] for r in rows[::2]] == ['no enhancement', 'CLAHE', 'HQG-Net, joint'] and all(0 <= float(r['refit_auc']) <= 1 for r in rows)
@@ -307,6 +307,9 @@ def test_compare_with_a_task(eyes, tmp_path):
     for more, says in ((['--masks', eyes/'hq/masks'], '--task'), (['--solver', 'joint'], '--task'), (['--task', 'vessels'], 'give masks'),
                        (['--task', 'vessels', '--masks', eyes/'hq/masks'], '--test-mask'), (['--task', 'grades', '--masks', eyes/'hq/masks'], '--test-grades')):
         refused(*compare, '--out', tmp_path/'none', *more, says=says)
+    assert json.loads((tmp_path/'out/runs/hqg_net__joint_0/config.json').read_text())['task_weight'] == 3
+    refused(*task, '--solver', 'joint', '--task-weight', 4, says='another task_weight')
+    refused(*compare, '--out', tmp_path/'none', '--task-weight', 4, says='--task')
     refused(*task, '--solver', 'newton', '--out', tmp_path/'none', says='implicit')
     refused(*compare, '--out', tmp_path/'none', '--measure', 'nothing.there:f', says='nothing.there')
     refused(*compare, '--out', tmp_path/'none', '--measure', 'math:dist=all', says='less')
