@@ -11,6 +11,7 @@ from marks import md, table
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = [('Foundations', 4), ('Method', 10), ('Training', 11), ('Measuring', 15), ('Use', 20), ('Results', 100)]     # title, first number beyond
+ELSEWHERE = {20: 'Use', 24: 'Training', 25: 'Foundations'}             # numbers that stand beyond their group; the glossary is the first of the course
 PICTURES = '.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp'
 
 
@@ -56,19 +57,31 @@ def value(v, depth=0):
     if isinstance(v, bool) or v is None: return {True: 'yes', False: 'no', None: 'none'}[v]
     return f'{v:.4g}' if isinstance(v, float) else md(str(v)) if isinstance(v, str) else str(v)
 
+HEADS = dict(psnr='PSNR, dB', ssim='SSIM', vesselness_auc='vesselness AUC')
+
+def measured(rows):
+    "A table of methods: a measure with its interval in each cell"
+    def cell(k, v):
+        d = 2 if k == 'psnr' else 3
+        return md(f'{v[0]:.{d}f} [{v[1]:.{d}f}, {v[2]:.{d}f}]' if isinstance(v, list) else str(v))
+    return '\n'.join(table([HEADS.get(k, k) for k in rows[0]], [[cell(k, r.get(k, '')) for k in rows[0]] for r in rows]))
+
 def card(folder):
     "(title, page) of the weights in a folder, from its card.json: what it says, in its order"
     d = json.loads((folder/'card.json').read_text(encoding='utf-8'))
     short = {k: v for k, v in d.items() if not isinstance(v, (dict, list)) and len(str(v)) <= 60}
-    full = lambda k, v: f'```\n{v}\n```' if k == 'command' else value(v)
+    def full(k, v):
+        if k == 'command': return f'```\n{v}\n```'
+        if not isinstance(v, dict) or 'rows' not in v: return value(v)
+        return value({x: y for x, y in v.items() if x != 'rows'}) + '\n\n' + measured(v['rows'])
     long = [f'## {str(k).replace("_", " ").capitalize()}\n\n{full(k, v)}\n' for k, v in d.items() if k not in short]
     rows = table(('fact', 'value'), [(md(str(k).replace('_', ' ')), value(v)) for k, v in short.items()])
     return '\n'.join([f'# {folder.name}', '', f'Weights that come with the library, in `hqgnet_nb/weights/{folder.name}`.', '', *rows, *long])
 
-def gallery(folder):
-    "The page of pictures in a folder, in the order of captions.json, then by name"
+def gallery(folder, results):
+    "The page of pictures in a folder and of the grids of the results, in the order of captions.json, then by name"
     captions = json.loads((folder/'captions.json').read_text(encoding='utf-8')) if (folder/'captions.json').exists() else {}
-    found = sorted(p.name for p in folder.glob('*') if p.suffix.lower() in PICTURES)
+    found = sorted(p.name for p in [*folder.glob('*'), *results.glob('grid_*')] if p.suffix.lower() in PICTURES)
     order = [n for n in captions if n in found] + [n for n in found if n not in captions]
     figures = [f'```{{figure}} gallery/{n}\n:alt: {captions.get(n, Path(n).stem)}\n\n{captions.get(n, Path(n).stem.replace("_", " "))}\n```\n' for n in order]
     return '# Gallery\n\n' + ('\n'.join(figures) or 'No pictures yet; the notebooks have many.\n')
@@ -96,12 +109,13 @@ def build():
     files = '<link rel="stylesheet" href="_static/demo/demo.css">' + ''.join(f'<script src="_static/demo/{n}.js" defer></script>' for n in ('data', 'demo'))
     demo = files if (here/'_static/demo/demo.js').exists() else '<p>The demo is not part of this build.</p>'
     out['demo.md'] = (here/'demo.md').read_text(encoding='utf-8').replace('<!-- demo.js -->', demo)
-    out['gallery.md'] = gallery(here/'gallery')
-    out |= {f'gallery/{p.name}': p.read_bytes() for p in (here/'gallery').glob('*') if p.suffix.lower() in PICTURES}
+    results = ROOT/'nbs/results'; out['gallery.md'] = gallery(here/'gallery', results)
+    out |= {f'gallery/{p.name}': p.read_bytes() for p in [*(here/'gallery').glob('*'), *results.glob('grid_*')] if p.suffix.lower() in PICTURES}
     out |= {f'README_files/{p.name}': p.read_bytes() for p in (ROOT/'README_files').glob('*')}
-    number, trees, low = lambda p: int(re.match(r'\d+', p.stem)[0]), [], 0
-    for title, high in GROUPS:
-        trees.append(toctree(title, [f'nbs/{p.stem}' for p in nbs if low <= number(p) < high])); low = high
+    def group(p):
+        n = int(re.match(r'\d+', p.stem)[0]); return ELSEWHERE.get(n) or next(title for title, high in GROUPS if n < high)
+    glossary_first = sorted(nbs, key=lambda p: not p.stem.startswith('25'))
+    trees = [toctree(title, [f'nbs/{p.stem}' for p in glossary_first if group(p) == title]) for title, _ in GROUPS]
     trees += [toctree('See', ['gallery', 'demo']), toctree('Reference', ['api/index', 'data/README', 'models/index']),
               toctree('Project', ['CONTRIBUTING', 'CHANGELOG'])]
     out['index.md'] = re.sub(r'^<!--.*?-->\s*', '', (ROOT/'README.md').read_text(encoding='utf-8')).replace('docs/gallery/', 'gallery/')

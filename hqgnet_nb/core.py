@@ -453,7 +453,7 @@ def draw_share(
     generator, # from `torch_rng`
     dim=0, # which of the sizes counts the images
 ): # tensor of that size
-    "Random numbers for a part of a batch: those of the whole batch are drawn, and every so-manieth is ours; alone, all are [our reading]"
+    "Random numbers for a part of a batch: those of the whole batch are drawn, of which every n-th is ours for n processes; alone, all are [our reading]"
     rank, n = getattr(generator, 'place', (0, 1))
     all_of = f(*size[:dim], size[dim]*n, *size[dim + 1:], generator=generator, device=generator.device)
     return all_of[(slice(None),)*dim + (slice(rank, None, n),)]

@@ -192,7 +192,7 @@ class StreamLoader(DataLoader):
         num_workers=0, # loading processes
         **kwargs, # more arguments of fastai's `DataLoader`
     ):
-        self.start, self.place = start, (0, 1)             # this process and how many there are: each sees every so-manieth sample of a batch
+        self.start, self.place = start, (0, 1)             # this process and how many there are: each sees every n-th sample of a batch
         super().__init__(dataset, bs=bs, num_workers=num_workers, **{**kwargs, 'shuffle': False, 'drop_last': False, 'n': -(-len(dataset)//bs)*bs})
 
     def get_idxs(self):
@@ -201,7 +201,7 @@ class StreamLoader(DataLoader):
         return [(b*self.bs + i)*n + rank for b in range(self.start, self.start + self.n//self.bs) for i in range(self.bs)]
 
 class FixedLoader(DataLoader):
-    "A fastai DataLoader of images in their order; of several processes each takes every so-manieth batch [our reading]"
+    "A fastai DataLoader of images in their order; of several processes each takes every n-th batch [our reading]"
     place = (0, 1)                                         # this process and how many there are
     def to_detach(self, b, cpu=True, gather=True):
         "Tensors without gradients; fastai's own would wait at each batch for the other processes, which may have one less"
