@@ -148,6 +148,13 @@ def test_the_index_lists_every_notebook_and_says_how_long_it_takes(root):
     for told, steps in [*paths, (re.search(r'(\d+) hours in all', text)[1], ' → '.join(by_number))]:
         assert abs(hours(told) - sum(by_number[k] for k in steps.split(' → '))/60) <= .5, (told, steps)
 
+def test_hidden_cells_are_folded(root):
+    "They hold the answers of the exercises; in JupyterLab: View, Collapse Selected Code and Outputs. The imports at the top may be seen"
+    for path in sorted((root/'nbs').glob('*.ipynb')):
+        code = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+        open_ = [c['id'] for c in code[1:] if ''.join(c['source']).startswith('#| hide') and not c['metadata'].get('jupyter', {}).get('source_hidden')]
+        assert not open_, (path.name, open_)
+
 def test_makefile_wants_python_3_11(root, tmp_path):
     "Without a Python that is new enough there is one clear line, and no environment is left behind"
     fake = tmp_path/'bin'; fake.mkdir()
