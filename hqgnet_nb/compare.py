@@ -6,10 +6,11 @@
 __all__ = ['CEILING', 'REFERENCE', 'METHODS', 'UNTRAINED', 'SMALLER', 'OF_SETS', 'LESS', 'OF_SET', 'FACTS', 'SHOWN', 'fit_mask',
            'test_images', 'is_smaller', 'own_measures', 'measure', 'segmenters', 'quality_features', 'likeness',
            'solver_rows', 'begun_row', 'spoiled_copies', 'task_lesson', 'refit_scores', 'slug', 'fit_method',
-           'check_folder', 'compare_methods', 'summary', 'comparison_table', 'finished_rows', 'write_tables']
+           'items_hash', 'check_folder', 'compare_methods', 'summary', 'comparison_table', 'finished_rows',
+           'write_tables']
 
 # %% ../nbs/15d_compare.ipynb #54f9237e
-import contextlib, copy, csv, json, math, time
+import contextlib, copy, csv, hashlib, json, math, time
 from functools import partial
 from pathlib import Path
 import numpy as np
@@ -289,6 +290,15 @@ def fit_method(
     return r.enhance, {k: r.config[k] for k in ('steps', 'seconds')} | dict(parameters=n_params(r.net))
 
 # %% ../nbs/15d_compare.ipynb #1e134d5b
+def items_hash(
+    items, # `test_images`
+) -> str: # 8 hexadecimal digits
+    "A hash of names, images, references and masks [our reading]"
+    h = hashlib.sha256()
+    for it in items:
+        for k in ('lq', 'ref', 'mask'): h.update(f'{it["name"]} {k}'.encode() + (b'' if it[k] is None else np.ascontiguousarray(it[k]).tobytes()))
+    return h.hexdigest()[:8]
+
 def check_folder(
     out, # the comparison's folder
     plan, # dict of JSON values: what this comparison is asked to be
@@ -300,8 +310,9 @@ def check_folder(
         try: old = json.loads(mark.read_text(encoding='utf-8'))
         except ValueError: old = {}
         begun = ('init', 'init_sha256')                        # a row more, or one that is not asked for now
-        if differ := [k for k in plan if k not in ('methods', 'seeds') and old.get(k) != plan[k] and not (k in begun and None in (old.get(k), plan[k]))]:
-            raise UserError(f'{out}: holds a comparison with another {differ[0]} ({old.get(differ[0])}, now {plan[differ[0]]}); choose another --out')
+        known = [k for k in plan if k in old and k not in ('methods', 'seeds') and not (k in begun and None in (old[k], plan[k]))]
+        if differ := [k for k in known if old[k] != plan[k]]:
+            raise UserError(f'{out}: holds a comparison with another {differ[0]} ({old[differ[0]]}, now {plan[differ[0]]}); choose another --out')
     elif Path(out).exists() and any(Path(out).iterdir()): raise UserError(f'{out}: is there and is no comparison; choose another --out')
     write_json(mark, plan | {k: old[k] for k in begun if plan.get(k) is None and old.get(k)})
 
@@ -340,6 +351,7 @@ def compare_methods(
     say=print, # is called with a line as things get done
 ) -> list: # dicts: name, method, seed, facts and numbers: one for each test image, method and seed that was asked for; `finished_rows` has all
     "Every row, trained, measured and written; `UserError` for what the user can mend [our reading]"
+    from hqgnet_nb.train import files_hash
     out, methods, own = Path(out).expanduser(), list(dict.fromkeys(methods)), own_measures(measures)
     if task is None and (masks or hq_masks or test_grades or solvers or task_group or task_weight is not None):
         raise UserError('masks of training images, their groups, grades, solvers and a weight need a task; name it (--task)')
@@ -356,8 +368,11 @@ def compare_methods(
     for name, folder in dict(lq=lq, hq=hq, test_lq=test_lq, masks=masks, hq_masks=hq_masks).items():
         if folder and out.resolve().is_relative_to(Path(folder).expanduser().resolve()):
             raise UserError(f'{out}: lies in the folder of {name}, {folder}; choose one outside')
-    if shared := set(map(str, stems(test_lq).values())) & {str(f) for d in (lq, hq) for f in stems(d).values()}:
+    real = lambda *folders: {Path(f).resolve() for d in folders for f in stems(d).values()}
+    if shared := real(test_lq) & real(lq, hq):
         raise UserError(f'{min(shared)}: to be measured on and to be learned from; keep the test images apart')
+    if shared := real(lq) & real(hq):
+        raise UserError(f'{min(shared)}: is among the low- and among the high-quality images; give two folders that share none')
     areas = areas or task == 'polyps'; items = test_images(test_lq, test_ref, test_mask, size, group, areas)
     if len({it['group'] for it in items}) == 1 < len(items):
         say(f'all test images are of one group by their names, {items[0]["group"]!r}: each is taken for one of its own; if some belong together, give --groups')
@@ -377,6 +392,8 @@ def compare_methods(
     plan |= dict(task=task, task_group=of(task_group), refit_steps=refit_steps if task else None, task_weight=task_weight)
     plan |= dict(init=init and str(init), init_sha256=None)
     plan |= dict(measures=list(measures) or None)
+    plan |= {f'{k}_files': files_hash(sorted(stems(d).values())) for k, d in dict(lq=lq, hq=hq, lq_ref=lq_ref).items() if d}
+    plan['test_files'] = items_hash(items)                     # what is measured on, pixel by pixel: rows of other images are no rows of one table
     if init:                                                   # its errors, before anything is trained
         from hqgnet_nb.train import begin_from
         colour = any(im.ndim == 3 for d in (lq, hq) for im in _readable(stems(d).values()))
@@ -421,7 +438,7 @@ SHOWN = dict(psnr=2, ssim=3, structure=3, psnr_fit=2, ssim_fit=3, ms_ssim=3, ms_
 
 def _shown(rows):
     "`SHOWN`, and what a task of one's own says besides"
-    def more(k, v): return k not in SHOWN and ' vs ' not in k and not k.endswith((' spread', ' n')) and (v is None or isinstance(v, (int, float)))
+    def more(k, v): return k not in SHOWN and ' vs ' not in k and not k.endswith((' spread', ' n', ' seeds')) and (v is None or isinstance(v, (int, float)))
     other = lambda k: k in (*FACTS, 'n', 'seeds', 'missed') or k.startswith(('filter_', 'seg_'))
     return [*SHOWN, *sorted({k for r in rows for k, v in r.items() if more(k, v) and not other(k)})]
 
@@ -445,7 +462,7 @@ def _finite(row): return {k: [None if isinstance(q, float) and not math.isfinite
 def summary(
     rows, # what `compare_methods` returns
     against=('no enhancement', 'HQG-Net'), # methods that every other one is held against
-) -> list: # a dict a method: method, n, seeds, steps, seconds; of each measure X the mean, `X spread`, `X n` images, `X vs M`: [difference, low, high, word]
+) -> list: # a dict a method: method, n, seeds, steps, seconds; of each X mean, `X spread` over `X seeds`, `X n` images, `X vs M`: [difference, low, high, word]
     "Means and paired intervals over images and seeds [our reading]"
     groups = {r['name']: r.get('group') or r['name'] for r in rows}; names, out = list(groups), []
     methods = list(dict.fromkeys(r['method'] for r in rows)); columns = [x for x in _shown(rows) if any(r.get(x) is not None for r in rows)]
@@ -456,7 +473,7 @@ def summary(
         for x in columns:
             s, g = _grid(rows, m, x, names)
             if np.isnan(g).all(): continue
-            row[f'{x} n'], per_seed = int((~np.isnan(g)).any(0).sum()), np.nanmean(g, 1)
+            row[f'{x} n'], row[f'{x} seeds'], per_seed = int((~np.isnan(g)).any(0).sum()), len(g), np.nanmean(g, 1)
             row[x], row[f'{x} spread'] = float(per_seed.mean()), float(per_seed.std(ddof=1)) if len(g) > 1 else 0.
             for other in against:
                 if other == m or other not in methods or x in OF_SETS or OF_SET in x: continue       # no image, no interval
@@ -475,7 +492,7 @@ def comparison_table(
     def cell(r, x):
         if x not in r: return '–'
         d = SHOWN.get(x, 3); v = r.get(f'{x} vs {other}', ['', '', '', ''])[3]
-        return f'{r[x]:.{d}f}' + (f' ± {r[f"{x} spread"]:.{d}f}' if r['seeds'] > 1 else '') + {'better': ' ▲', 'worse': ' ▼'}.get(v, '')
+        return f'{r[x]:.{d}f}' + (f' ± {r[f"{x} spread"]:.{d}f}' if r['seeds'] > 1 and r[f'{x} seeds'] > 1 else '') + {'better': ' ▲', 'worse': ' ▼'}.get(v, '')
     lines = [['method', 'seeds', 'steps', *used], ['---', '--:', '--:', *['--:']*len(used)]]
     lines += [[r['method'], str(r['seeds'] or ''), f'{r["steps"]:.0f}' if 'steps' in r else '', *(cell(r, x) for x in used)] for r in table]
     return '\n'.join('| ' + ' | '.join(l) + ' |' for l in lines) + '\n'

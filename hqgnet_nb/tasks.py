@@ -156,7 +156,7 @@ def find_targets(
             if twice := next((s for s, n in Counter(Path(f).stem for f in names).items() if n > 1), None):
                 raise UserError(f'{targets}: two {what} are named {twice!r}; give each its own name')
         known = {m.stem: m for m in masks}; known = {f: known.get(Path(f).stem) for f in files}
-    return {f: t for f, t in known.items() if t is not None and t != Path(f)}
+    return {f: t for f, t in known.items() if t is not None and (not isinstance(t, Path) or t.resolve() != Path(f).resolve())}
 
 def upper_groups(
     files, # list of image files

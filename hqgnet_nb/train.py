@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from .core import UserError, rng, torch_rng
 from .data import unpaired_dls
 from .generator import HQGNet, load_net, save_net
-from .learner import HQGLearner, NotFinite, PRESETS, as_first, average, gather, place, together
+from .learner import HQGLearner, NotFinite, PRESETS, as_first, average, code_report, gather, place, together
 from .losses import n_style, restoration_loss
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException, CancelValidException
 from fastai.callback.progress import ProgressCallback
@@ -150,7 +150,7 @@ class KeepBest(Callback):
 # %% ../nbs/10b_train.ipynb #497806b6
 class Checkpoint(Callback):
     "Writes checkpoint.pt into the run's folder at every validation, every few minutes, and when Ctrl-C asks [our reading]"
-    order = 80
+    order = 95          # after the budget: where a validation is due `after_batch` does not get here, as a resumed run would never make up for it
     def __init__(self,
         minutes=10., # at most that long between two of them
     ): self.minutes = minutes
@@ -158,13 +158,19 @@ class Checkpoint(Callback):
     def save(self):
         if place()[0] == 0: self.learn.save(self.learn.out/'checkpoint.pt')     # one of several processes writes, all are the same
         self.t = time.monotonic()
+    def asked(self):
+        "Was one of the processes asked to stop? Then all do"
+        stop = torch.tensor(float(self.learn.stop_asked), device=self.game.lq.device); average([stop]); return bool(stop)
+    def stop(self): gather(None); raise KeyboardInterrupt     # all go when the file is there
     def after_batch(self):                                  # G, D and the average have all taken this step
         if not self.training: return
-        stop = torch.tensor(float(self.learn.stop_asked), device=self.game.lq.device); average([stop])      # one was asked: all stop
-        if stop or time.monotonic() - self.t > 60*self.minutes: self.save()
-        if stop: gather(None); raise KeyboardInterrupt        # all go when the file is there
+        asked = self.asked()
+        if asked or time.monotonic() - self.t > 60*self.minutes: self.save()
+        if asked: self.stop()
     def after_validate(self):
-        if self.learn.due: self.save()
+        if not self.learn.due: return
+        self.save()
+        if not self.budget.over and self.asked(): self.stop()
 
 # %% ../nbs/10b_train.ipynb #33582017
 @contextlib.contextmanager
@@ -297,10 +303,17 @@ def begin_from(
         raise UserError(f'init {init}: its network has {k} {net.config[k]}, this training {want[k]}; {cure}')
     return net, dict(init=init_name(init), init_sha256=config['sha256'])
 
-def _chosen(checkpoint):
-    "Which weights the run of a checkpoint keeps; None where it does not say"
-    try: return torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)['settings'].get('choose')
-    except Exception: return None                              # `load` says what is wrong with it
+def _known(checkpoint):
+    "The settings of a checkpoint's run; nothing where it does not say"
+    try: return torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)['settings']
+    except Exception: return {}                                # `load` says what is wrong with it
+
+@torch.no_grad()
+def _code_again(learn):
+    "The average codes of the weights to be kept, where no validation has looked at these: a budget may have ended between two"
+    if learn.ema.net is None or any(r['split'] == 'valid' and r['step'] == learn.game.step for r in learn.history.rows): return
+    rep = code_report(learn.ema.net, learn.dls)
+    for k in ('mean_code', 'code_std'): getattr(learn.ema.net, k).copy_(rep[k])
 
 def train_folders(
     lq, hq, # folders of low- and high-quality images
@@ -339,26 +352,33 @@ def train_folders(
         check_room(out)
         dls = unpaired_dls(lq, hq, size, batch//world, seed, valid_lq, valid_ref, device=torch.device(device), crop=crop, group=group, valid_bs=bs)
         net, begun = begin_from(init, preset, dls.channels) if init else (None, {})
-        learn = HQGLearner(dls, preset, net, out=out, seed=seed, **({'lr': LR_BEGUN} if init else {}) | learner)
+        old = _known(ckpt) if resume else {}                   # its rate too, unless another is given
+        rate = {'lr': old['lr']} if 'lr' in old else {'lr': LR_BEGUN} if init else {}
+        learn = HQGLearner(dls, preset, net, out=out, seed=seed, **rate | learner)
         sets = dict(lq=dls.train.dataset.lq, hq=dls.train.dataset.hq, valid=dls.valid.dataset.lq)
+        real = lambda k: {Path(f).resolve() for f in sets[k].items if isinstance(f, (str, Path))}
+        if both := real('lq') & real('hq'):
+            raise UserError(f'{min(both)}: is among the low- and among the high-quality images; give two folders that share none')
         settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, batch=batch, crop=bool(crop),
-                                         n_lq=len(sets['lq']), n_hq=len(sets['hq']), **begun,
+                                         mixed=bool(learner.get('mixed')), n_lq=len(sets['lq']), n_hq=len(sets['hq']), **begun,
                                          **{f'{k}_files': files_hash(s.items) for k, s in sets.items()},
                                          **{k: v for cb in learn.cbs for k, v in getattr(cb, 'settings', {}).items()})    # a callback's part in the run
         check_room(out, run_bytes(learn))
         if resume:
-            was = settings['choose'] = _chosen(ckpt)
+            was = settings['choose'] = old.get('choose')
+            if 'lr' in old: settings['lr'] = old['lr']         # it may change on the way, as `choose` may
             learn.model.to(device); learn.game.disc.to(device); learn.load(ckpt)
     if not rank:
         for _, why in dls.failures: warnings.warn(f'left out: {why}', stacklevel=2)
         for left in out.glob('.checkpoint.*.pt') if resume else (): left.unlink(missing_ok=True)      # of a write that was killed
-    settings['choose'] = choose = choose or was or 'last'
+    settings['choose'], settings['lr'] = (choose := choose or was or 'last'), float(learn.lr)
     if not bar or rank: learn.remove_cb(learn.progress)
     try: learn.train_for(steps, minutes, epochs, valid_every, choose, patience, timer)
     except KeyboardInterrupt as e:
         kept = f'{ckpt} is kept: go on with --resume' if ckpt.exists() else 'there was no checkpoint yet'
         raise KeyboardInterrupt(f'stopped at step {learn.game.step}; {kept}') from e
     if rank: return learn
+    _code_again(learn)
     if choose == 'rule' and learn.best and learn.best['score'] > .95:
         warnings.warn(f"the best validation scores {learn.best['score']:.2f}, and doing nothing scores 1: the weights that are kept change next to nothing; "
                       'train longer, or keep the last ones', stacklevel=2)
