@@ -174,14 +174,17 @@ def _run_info(a):
 
 def _run_app(a):
     "`hqgnet app`; returns the exit code"
-    import signal
-    from hqgnet_nb.app import serving
-    say('starting the server'); signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))      # the server goes with us
-    with serving(a.model, a.images, a.guides, a.port, '' if a.no_token else None, a.max_mb) as (address, process):
+    import contextlib, signal
+    from hqgnet_nb.app import doorway, model_kind, serving
+    kind = a.kind or model_kind(a.model); say('starting the server'); signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))      # the server goes with us
+    with contextlib.ExitStack() as stack:
+        address, process = stack.enter_context(serving(a.model, a.images, a.guides, a.port, '' if a.no_token else None, a.max_mb, kind=kind))
+        say(f'generated images on the page: {kind}; --kind shows others{"" if a.images else ", --images your own"}')
         print(f'open {address}\nCtrl-C ends it', flush=True)
         if not a.no_browser:
             import webbrowser
-            webbrowser.open(address)
+            # a command line can be read by others, so the browser's has no token; a browser that may not see the file is opened by hand
+            webbrowser.open(address if a.no_token else stack.enter_context(doorway(address)))
         try: return process.wait() and 3
         except KeyboardInterrupt: say('ended'); return 0
 
@@ -555,6 +558,7 @@ def _add_using(command, device):
     c.add_argument('model', nargs='?', default='fundus-tiny', metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, or weights that come with the library')
     c.add_argument('--images', type=Path, metavar='DIR', help='images to show; default: generated ones')
     c.add_argument('--guides', type=Path, metavar='DIR', help='good images to guide by; default: generated ones')
+    c.add_argument('--kind', choices=['fundus', 'cornea', 'endoscopy'], help='of generated images; default: as the model says by its name, or by being grey')
     c.add_argument('--port', type=number(int, 1, 65535), default=8866, metavar='P', help='or the next free one')
     c.add_argument('--max-mb', type=number(float, 0, above=True), default=20., metavar='M', help='megabytes of an upload at most')
     c.add_argument('--no-token', action='store_true', help='let every program of this machine in')

@@ -1,5 +1,5 @@
 """The demos in a real browser: in JupyterLab, in the app, and as a page without a kernel. Needs Chromium and the extra `dev`; skips, saying so, without"""
-import base64, contextlib, functools, http.server, io, itertools, json, os, socket, subprocess, sys, threading, time
+import base64, contextlib, functools, hashlib, http.server, io, itertools, json, os, re, socket, subprocess, sys, threading, time, urllib.parse
 from pathlib import Path
 import numpy as np
 import pytest, tifffile
@@ -10,7 +10,9 @@ sync = pytest.importorskip('playwright.sync_api', reason='playwright is not inst
 for package in ('anywidget', 'voila', 'jupyterlab'): pytest.importorskip(package, reason=f'{package} is not installed')
 if chromium() is None: pytest.skip(NO_CHROMIUM, allow_module_level=True)
 
-from hqgnet_nb.app import free_port, serving                              # noqa: E402
+from hqgnet_nb import __version__                                         # noqa: E402
+from hqgnet_nb.app import doorway, free_port, serving                     # noqa: E402
+from hqgnet_nb.batch import label                                         # noqa: E402
 from hqgnet_nb.core import read_image, resize, to_float, to_uint, write_image                     # noqa: E402
 from hqgnet_nb.degrade import degrade, sample_params                      # noqa: E402
 from hqgnet_nb.enhance import Enhancer                                    # noqa: E402
@@ -29,15 +31,17 @@ def browser():
 def page(browser):
     "A page that keeps what it logs and whom it asks; both are looked at in the end"
     context = browser.new_context(viewport=dict(width=1280, height=900), accept_downloads=True); page = context.new_page(); page.logs, page.asked = [], set()
-    page.on('console', lambda m: page.logs.append(f'{m.text} {m.location["url"]}') if m.type == 'error' else None)
-    page.on('pageerror', lambda e: page.logs.append(str(e)))
+    page.on('console', lambda m: page.logs.append((m.text, m.location['url'])) if m.type == 'error' else None)
+    page.on('pageerror', lambda e: page.logs.append((str(e), '')))
     page.on('request', lambda r: page.asked.add(r.url.split('/')[2] if r.url.startswith('http') else r.url.split(':')[0]))
     yield page
     context.close()
 
-def clean(page, *noise):
-    "No error in the console, and no request left this machine"
-    logs = [line for line in page.logs if not any(n in line for n in noise)]
+ABSENT = 'Failed to load resource: the server responded with a status of 404 (Not Found)'
+
+def clean(page, *absent):
+    "No error in the console but a 404 of the paths in `absent`, and no request left this machine"
+    logs = [(text, url) for text, url in page.logs if text != ABSENT or urllib.parse.urlsplit(url).path not in absent]
     assert not logs, logs
     assert all(a.split(':')[0] in ('127.0.0.1', 'localhost', 'data', 'blob', 'file') for a in page.asked), page.asked
 
@@ -111,6 +115,7 @@ def told(demo):
     for e in demo.locator('input, select, button, canvas').all():
         assert e.evaluate(named), e.evaluate('e => e.outerHTML')
         assert e.evaluate('e => e.tagName === "CANVAS" || e.tabIndex >= 0'), e.evaluate('e => e.outerHTML')
+    for e in demo.locator('input[type=range]').all(): assert re.match(r'-?\d', e.get_attribute('aria-valuetext') or ''), e.evaluate('e => e.outerHTML')
 
 def upload(demo, page, tmp):
     "A good file, and bad ones: words, and no traceback"
@@ -145,9 +150,11 @@ def save(demo, page, tmp):
     assert {d.suggested_filename for d in got} == {f'{name}.png', f'{name}.json'}                 # in whichever order
     for d in got: d.save_as(tmp/d.suggested_filename)
     settings, saved = json.loads((tmp/f'{name}.json').read_text(encoding='utf-8')), read_image(tmp/f'{name}.png')
-    want = dict(image='big.png', strength=s, guide='good.png', weights='fundus-tiny', size=[700, 800], depth=16)
+    e, sha = Enhancer.from_pretrained('fundus-tiny', 'cpu'), lambda a: hashlib.sha256(a.tobytes()).hexdigest()
+    want = dict(image='big.png', strength=s, guide=label('good.png', True), weights='fundus-tiny', size=[700, 800], depth=16, image_sha256=sha(big),
+                guide_sha256=sha(read_image(tmp/'good.png')), weights_sha256=e.config['sha256'], program=f'hqgnet_nb {__version__}')
     assert {k: settings[k] for k in want} == want
-    e = Enhancer.from_pretrained('fundus-tiny', 'cpu'); x = e.enhance(big, s, e.guide_code(read_image(tmp/'good.png')))
+    x = e.enhance(big, s, e.guide_code(read_image(tmp/'good.png')))
     assert saved.shape == big.shape == (700, 800, 3) and saved.dtype == big.dtype == np.uint16 and np.abs(x.astype(int) - big).mean() > 300
     assert np.abs(saved.astype(int) - x).max() <= 2, 'but for rounding'
 
@@ -174,7 +181,10 @@ def linked(compare, page):
         best.append(np.unravel_index(d.argmin(), d.shape))
     assert np.ptp(best, axis=0).max() <= 2, ('the same part of each', best)
     key('0'); page.wait_for_timeout(300); assert zoom() == 1 and all((pixels(compare, k) == p).all() for k, p in enumerate(whole)), 'zero shows all'
-    zooms = compare.get_by_role('slider', name='Zoom'); zooms.focus(); moved(lambda: key('End'), 'the slider too'); assert zoom() == 16; zooms.press('Home')
+    zooms = compare.get_by_role('slider', name='Zoom'); zooms.focus(); moved(lambda: key('End'), 'the slider too'); assert zoom() == 16
+    heard = lambda: zooms.get_attribute('aria-valuetext'); assert heard() == '16 ×', 'a factor, and not its logarithm'
+    zooms.press('Home'); assert heard() == '1 ×'; compare.locator('.tiles').press('+')
+    assert heard() == '1.3 ×' == compare.locator('output').inner_text(); zooms.press('Home')
 
 def spoiled(spoil, page):
     "A factor more or less is another picture; a slider says its value"
@@ -184,21 +194,27 @@ def spoiled(spoil, page):
     spoil.locator('summary').first.click(); dial, value = spoil.locator('input[type=range]').first, spoil.locator('output').first
     was = value.inner_text(); dial.focus(); page.keyboard.press('End')
     assert value.inner_text() != was and float(value.inner_text()) == float(f'{float(dial.input_value()):.3g}'), 'a slider says its value'
+    assert dial.get_attribute('aria-valuetext') == value.inner_text()
 
 def test_app(page, tmp_path):
     for k in range(2): write_image(tmp_path/f'guides/{k}.png', to_uint(phantom('fundus', 120, 7100 + k)['image']))
     (tmp_path/'guides/0broken.png').write_bytes(b'no image')
-    with serving(port=18870, guides=tmp_path/'guides') as (address, _):
-        page.goto(address, timeout=120_000); demo = page.locator('.hqgnet[aria-label*=strength]')      # loaded when the kernel has run it all
+    with serving(port=18870, guides=tmp_path/'guides') as (address, _), doorway(address) as door:
+        assert 'token' not in door, 'a command line can be read by others'
+        page.goto(door); page.wait_for_url(f'{address.split("?")[0]}**', timeout=120_000)
+        demo = page.locator('.hqgnet[aria-label*=strength]')      # loaded when the kernel has run it all
         demo.wait_for(timeout=90_000); page.wait_for_function('e => e.dataset.quick === "false"', arg=demo.element_handle(), timeout=90_000)
         left_out = page.get_by_text('1 guide left out: 0broken.png')
         assert left_out.count() == 1 and str(tmp_path) not in left_out.inner_text(), 'a bad guide does not end the page'
+        assert page.get_by_text('generated (fundus); other kinds: hqgnet app --kind cornea|endoscopy').count() == 1
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('structure')); shoot(demo, 'strength')
+        assert demo.locator('.key', has_text='(before ').count() and demo.locator('dt', has_text='invented structure (before ').count() == 1
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); use(demo, page); drag_dial(demo, page)
         upload(demo, page, tmp_path); save(demo, page, tmp_path); shoot(demo, 'app')
         compare = page.locator('.hqgnet[aria-label*=compare]'); linked(compare, page)
         spoil = page.locator('.hqgnet[aria-label*=degrade]'); spoiled(spoil, page)
-        shoot(compare, 'compare'); shoot(spoil, 'degrade')
+        for _ in range(3): compare.locator('.tiles').press('+')
+        page.evaluate('document.activeElement.blur()'); page.wait_for_timeout(300); shoot(compare, 'compare'); shoot(spoil, 'degrade')
         for d in (compare, spoil): told(d)
         for width in (800, 360):
             page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(300); shoot(demo, f'app_{width}')
@@ -256,7 +272,7 @@ def test_jupyterlab(page, tmp_path):
         shoot(demo, 'lab'); compare, spoil = (page.locator(f'.hqgnet[aria-label*={what}]') for what in ('compare', 'degrade'))
         linked(compare, page); spoiled(spoil, page)
         for d in (compare, spoil): told(d)
-        clean(page, 'favicon', 'workspaces', 'translations')
+        clean(page)
 
 TRAINING = """
 from IPython.display import display
@@ -294,7 +310,7 @@ def test_training_monitor(page, tmp_path):
         assert f'step {steps}' in said() and names >= 4 and count() == names*steps//2, ('all the points', count(), names)
         inked = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, k) => k % 4 === 3 && v).length"
         assert losses.evaluate(inked) > 2000, 'curves are drawn'
-        told(view); shoot(view, 'monitor'); clean(page, 'favicon', 'workspaces', 'translations')
+        told(view); shoot(view, 'monitor'); clean(page)
 
 STAND_IN = """([setup, pictures]) => {
   const bytes = pictures.map(p => new DataView(Uint8Array.from(atob(p), c => c.charCodeAt(0)).buffer)), real = window.createImageBitmap;
@@ -374,5 +390,5 @@ def test_the_site_has_a_demo_that_moves(page):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             page.goto(f'http://127.0.0.1:{server.server_port}/demo.html'); demo = page.locator('.hqgnet'); use(demo, page); shoot(page, 'site')
-            clean(page, 'favicon')
+            clean(page, '/favicon.ico')
         finally: server.shutdown()

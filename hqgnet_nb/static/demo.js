@@ -66,7 +66,7 @@ function strength(model, root) {
   const canvas = make('canvas', {role: 'img', 'aria-label': 'the image before (left of the split) and after enhancement'});
   const tags = [make('span', {class: 'corner left'}, 'before'), make('span', {class: 'corner right'}, 'after')];
   const screen = make('div', {class: 'screen split'}, canvas, ...tags);
-  const split = make('input', {type: 'range', min: 0, max: 100, value: 50, step: 1, 'aria-label': 'Split: share of the picture that shows the image before'});
+  const split = make('input', {type: 'range', min: 0, max: 100, value: 50, step: 1, 'aria-valuetext': '50 %', 'aria-label': 'Split: share of the picture that shows the image before'});
   const dial = make('input', {type: 'range', min: 0, max: 1, step: .01, value: state.strength});
   const shown = make('output', {}, percent(state.strength)), numbers = make('dl', {'aria-label': 'Numbers for this picture'}), key = make('div', {class: 'key'});
   const draw = () => {
@@ -76,7 +76,7 @@ function strength(model, root) {
     if (pics.over && state.overlay !== 'none') g.drawImage(pics.over, 0, 0, b.width, b.height);
     if (x) g.drawImage(b, 0, 0, x, b.height, 0, 0, x, b.height);
     g.fillStyle = '#fff'; g.fillRect(x - 1, 0, 2, b.height); g.fillStyle = '#000'; g.fillRect(x + 1, 0, 1, b.height);
-    tags[0].hidden = state.split < .12; tags[1].hidden = state.split > .88;
+    split.setAttribute('aria-valuetext', percent(state.split)); tags[0].hidden = state.split < .12; tags[1].hidden = state.split > .88;
     root.dataset.drawn = 1 + (+root.dataset.drawn || 0);
   };
   const old = yes => [numbers, key].forEach(e => e.setAttribute('aria-busy', yes));      // they tell of another picture than the one that is shown
@@ -130,7 +130,7 @@ function compare(model, root) {
     if (!pic) return; size(canvas, pic.width, pic.height); const w = pic.width/look.zoom, h = pic.height/look.zoom, g = canvas.getContext('2d');
     look.x = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.x)); look.y = Math.min(1 - .5/look.zoom, Math.max(.5/look.zoom, look.y));
     g.imageSmoothingEnabled = look.zoom < 4; g.drawImage(pic, look.x*pic.width - w/2, look.y*pic.height - h/2, w, h, 0, 0, pic.width, pic.height);
-    root.dataset.zoom = look.zoom.toFixed(2); times.textContent = `${+look.zoom.toFixed(1)} ×`;
+    root.dataset.zoom = look.zoom.toFixed(2); times.textContent = `${+look.zoom.toFixed(1)} ×`; range.setAttribute('aria-valuetext', times.textContent);      // its own value is a logarithm
   });
   const zoom = f => { look.zoom = Math.min(16, Math.max(1, look.zoom*f)); range.value = Math.log2(look.zoom); draw(); };
   const pan = (dx, dy) => { look.x += dx/look.zoom; look.y += dy/look.zoom; draw(); };
@@ -139,7 +139,7 @@ function compare(model, root) {
     const act = {'+': () => zoom(1.25), '=': () => zoom(1.25), '-': () => zoom(.8), 0: () => zoom(0), ArrowLeft: () => pan(-.1, 0), ArrowRight: () => pan(.1, 0), ArrowUp: () => pan(0, -.1), ArrowDown: () => pan(0, .1)}[e.key];
     if (act) { e.preventDefault(); e.stopPropagation(); act(); }
   };
-  const times = make('output', {class: 'small'}, '1 ×'), range = make('input', {type: 'range', min: 0, max: 4, step: .1, value: 0, oninput: () => { look.zoom = 2**range.value; draw(); }});
+  const times = make('output', {class: 'small'}, '1 ×'), range = make('input', {type: 'range', min: 0, max: 4, step: .1, value: 0, 'aria-valuetext': '1 ×', oninput: () => { look.zoom = 2**range.value; draw(); }});
   const image = make('select', {onchange: () => { say('Working …'); ask({type: 'image', index: +image.value}); }}, ...setup.images.map((n, k) => make('option', {value: k}, n)));
   const box = make('div', {class: 'tiles', tabindex: 0, role: 'group', 'aria-label': 'Pictures side by side; arrow keys move, plus and minus zoom, zero shows all', onkeydown: keys});
   const ask = talk(model, async (m, buffers) => {
@@ -171,7 +171,7 @@ function degrade(model, root) {
     const box = make('input', {type: 'checkbox', checked: state.on.includes(f), onchange: () => { state.on = box.checked ? [...state.on, f] : state.on.filter(o => o !== f); turn(); }}); box.id = name('factor');
     const sliders = Object.entries(params).map(([p, [low, high, step]]) => {
       const s = make('input', {type: 'range', min: low, max: high, step, value: state.values[f][p], 'aria-label': `${f}: ${p}`}), shown = make('output');
-      const tell = () => { shown.textContent = `${+(+s.value).toPrecision(3)}`; }; tell();
+      const tell = () => { shown.textContent = `${+(+s.value).toPrecision(3)}`; s.setAttribute('aria-valuetext', shown.textContent); }; tell();
       s.addEventListener('input', () => { tell(); state.values[f][p] = +s.value; if (!box.checked) { box.checked = true; state.on = [...state.on, f]; } turn(); });
       return make('label', {class: 'small'}, make('span', {class: 'beside'}, p, shown), s);
     });
