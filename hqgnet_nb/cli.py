@@ -139,6 +139,7 @@ def _run_evaluate(a):
     "`hqgnet evaluate`; returns the exit code"
     from hqgnet_nb.baselines import evaluate_folders, format_table
     from hqgnet_nb.core import write_json
+    from hqgnet_nb.metrics import MIN_GROUPS
     from hqgnet_nb.report import compare, in_words
     res = evaluate_folders(a.pred, a.ref, a.lq, a.hq, a.mask, a.fov, progress('measuring'))
     print(format_table(res['rows']), end='')
@@ -147,6 +148,7 @@ def _run_evaluate(a):
         if names: say(f'warning: {len(names)} of --{k} left out, without a counterpart: {", ".join(names[:3])}{" …" if len(names) > 3 else ""}')
     if a.json: write_json(a.json, res); print(f'numbers in {a.json}')
     n = len({i['name'] for i in res['images']})
+    if a.lq and n < MIN_GROUPS: print(f'fewer than {MIN_GROUPS} images decide nothing: no row is called better or worse')
     return finish(n, res['failed'], '{n} measured')
 
 def _run_export(a):

@@ -10,7 +10,7 @@ import numpy as np, torch
 from .baselines import BASELINES, MEASURES
 from .core import to_array, to_float, to_uint
 from .losses import style_stats, wavelet_content
-from .metrics import score
+from .metrics import MIN_GROUPS, score
 from .report import compare, in_words
 
 # %% ../nbs/15c_summary.ipynb #26739ea8
@@ -36,6 +36,8 @@ def verdict(
         lost, open_ = ([m for m, v in versus.items() if v.get(x, (0, 0, 0, ''))[3] == w] for w in ('worse', 'undecided'))
         what = f'worse than {", ".join(lost)}' if lost else f'no clear difference from {", ".join(open_)}' if open_ else 'better than all'
         parts.append(f'{name}: {what}')
+    if len({i['name'] for i in images}) < MIN_GROUPS:
+        return f'Fewer than {MIN_GROUPS} images: nothing can be said about whether the result beats the classical methods.'
     all_better = all('better than all' in p for p in parts)
     return ('The result beats every classical method' if all_better else 'The result does not beat every classical method') + f' ({"; ".join(parts)}).'
 

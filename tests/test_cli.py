@@ -364,6 +364,7 @@ def test_evaluate_goes_past_bad_images(eyes, tmp_path):
     out, err = hqgnet('evaluate', '--pred', tmp_path/'pred', '--ref', eyes/'hq/images', '--lq', tmp_path/'lq', code=1, alone=True)
     from hqgnet_nb.baselines import BASELINES
     assert re.findall(r'^\| ([\w ]+) \| 4 \|', out, re.M) == [*BASELINES, 'prediction'] and '4 images measured' in out, 'the same four images in every row'
+    assert 'fewer than 5 images decide nothing' in out and not re.search('is better in|loses in', out), 'four of them'
     *failed, last = err.splitlines(); assert last == 'hqgnet: error: 2 of 6 images failed' and len(failed) == 2
     assert '0001.png' in failed[0] and '9x9' in failed[0] and '0002' in failed[1] and 'lq: no image' in failed[1]
 
