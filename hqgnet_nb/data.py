@@ -250,6 +250,8 @@ def leave_out(
     if not left: raise UserError(f'{role}: each belongs to a group that is held out for validation, or to none; give images of others, or no grouping')
     return left
 
+_ON_TRAINING = '{}: validation is on training images, and says nothing of others; give more low-quality images, or some for validation (--valid-lq)'
+
 def unpaired_dls(
     lq, hq, # folders, or lists of files or arrays: what training sees
     size=128, # side, pixels
@@ -268,13 +270,18 @@ def unpaired_dls(
     group=None, # file -> group, such as `patient`: no group is both trained on (LQ or HQ) and validated on; None: files of one stem
     valid_bs=None, # images a batch in validation; None: bs
 ): # fastai `DataLoaders`
-    "Training and validation loaders of unpaired images: x is (LQ, fov), y is (HQ, fov) [abstract: unpaired]"
+    "Training and validation loaders of unpaired images: x is (LQ, fov), y is (HQ, fov); a warning where they share images unasked [abstract: unpaired]"
     if bs < 1 or num_workers < 0: raise UserError(f'{bs} images a batch, {num_workers} loading processes; choose at least 1 and 0')
     _share('valid_pct', valid_pct); _share('p_whole', p_whole)
     if size < 1: raise UserError(f'size {size}; choose 1 pixel or more')
     room = max(size + 2, round(size*1.1))                     # the margin that random crops move in, where images have the pixels
     held = valid_lq is None
-    if held: lq, valid_lq = hold_out(lq, valid_pct, group, seed)
+    if held:
+        lq, valid_lq = hold_out(lq, valid_pct, group, seed)
+        if valid_pct and lq is valid_lq:                      # one group: nothing can be held out
+            if group: raise UserError(f'the {len(lq)} low-quality image(s) are one group, so none can be held out for validation; give another grouping '
+                                      '(such as --group number), or validation images (--valid-lq)')
+            warnings.warn(_ON_TRAINING.format('there is one low-quality image, files of one stem counted as one'), stacklevel=2)
     if group and lq is not valid_lq:                          # held out as patients: the other eye may be among the good images
         valid_lq = list_items(valid_lq)
         lq, hq = (leave_out(x, valid_lq, group, f'{r}-quality images') for x, r in ((lq, 'low'), (hq, 'high')))
@@ -285,6 +292,7 @@ def unpaired_dls(
     except UserError as e:                                    # of the few that were held out none can be read: look at training images instead
         if not held: raise
         valid, lost = ImageSet(train.items[:len(valid_lq)], size, ch, crop=crop), [(valid_lq[0], str(e))]
+        warnings.warn(_ON_TRAINING.format('of the images held out none can be read'), stacklevel=2)
     refs = None
     if valid_ref is not None:
         if valid.failures: raise UserError(f'a validation image cannot be read: {valid.failures[0][1]}')

@@ -164,7 +164,16 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
     out, err = (run/'stdout').read_text(), (run/'stderr').read_text()
     assert all(str(run/f) in out for f in ('model.safetensors', 'config.json', 'history.csv', 'samples'))
     assert len(out.split('\n\n')[0].splitlines()) <= 6 and 'validation images' in out and 'structure changed' in out, out
+    assert 'On 6 validation images at 32 pixels, all of which it was trained on' in out, '--valid-lq is --lq'
     assert err.splitlines() and all(l.startswith('hqgnet: ') for l in err.splitlines()) and 'step 4' in err
+
+def test_train_tells_where_it_validates_on_training_images(eyes, tmp_path):
+    train = ['train', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--steps', 1]
+    out, err = hqgnet(*train, '--lq', eyes/'lq/0000.png')
+    assert 'hqgnet: warning: there is one low-quality image' in err and '--valid-lq' in err and 'On 1 validation image at 32 pixels, which it was trained on' in out
+    (tmp_path/'lq').mkdir()
+    for k in range(3): shutil.copyfile(eyes/f'lq/000{k}.png', (tmp_path/f'lq/img_{k}.png'))
+    refused(*train[:4], tmp_path/'other', *train[5:], '--lq', tmp_path/'lq', '--group', 'patient', says='--group number')
 
 def test_train_begins_with_weights_that_are_there(run, eyes, tmp_path):
     train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'begun', '--size', 32, '--device', 'cpu', '--steps', 1]
