@@ -87,7 +87,7 @@ def _run_degrade(a):
     "`hqgnet degrade`; returns the exit code"
     from hqgnet_nb.degrade import degrade_folder
     from hqgnet_nb.core import ImageError
-    n_ok, failures = degrade_folder(a.input, a.out, a.kind, a.seed, progress('degrading'))
+    n_ok, failures = degrade_folder(a.input, a.out, a.kind, a.seed, progress('degrading'), a.overwrite)
     if failures and a.input.is_file(): raise ImageError(failures[0][1])            # one file is not a batch
     return finish(n_ok, failures, f'{{n}} in {a.out}, parameters in {a.out/"degradations.json"}')
 
@@ -322,7 +322,7 @@ def demo_data(
         k, s = max(3, round(share*n)), int(rng(seed, 'demo', name).integers(2**31))
         say(f'making {k} eyes for {name}')
         write_phantoms(out/name, 'fundus', k, size, s, progress(name))
-        if name != 'hq': degrade_folder(out/name/'images', out/name/'degraded', 'fundus', s)
+        if name != 'hq': degrade_folder(out/name/'images', out/name/'degraded', 'fundus', s, overwrite=True)     # of a demo that was killed
         (out/name/'complete').touch()
 
 def check_demo(
@@ -442,6 +442,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('input', type=Path, metavar='IN', help='folder of good images, or one file')
     c.add_argument('out', type=Path, metavar='OUT', help='folder; gets the same sub-folders and stems, as .png, and degradations.json')
     c.add_argument('--kind', **kind); c.add_argument('--seed', **seed)
+    c.add_argument('--overwrite', action='store_true', help='replace files that this command did not make, which is refused otherwise')
     c = command('train', _run_train, 'learn from two folders that are not pairs')
     for name, text in (('lq', 'low-quality images'), ('hq', 'high-quality images')):
         c.add_argument(f'--{name}', type=Path, required=True, metavar='DIR', help=f'folder of {text}')

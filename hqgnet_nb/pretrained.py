@@ -49,7 +49,7 @@ def _make(kind, out, minutes, steps, size, seed, share, work, say):
     counts = {k: max(8, round(share*n)) for k, (n, _) in SETS.items()}
     for k, (_, s) in SETS.items():
         say(f'{kind}: {counts[k]} generated images for {k}'); write_phantoms(work/k, kind, counts[k], round(1.1*size) if k != 'test' else size, s)
-        if k != 'hq': degrade_folder(work/k/'images', work/k/'degraded', kind, s)
+        if k != 'hq': degrade_folder(work/k/'images', work/k/'degraded', kind, s, overwrite=True)     # of a killed one
     run = work/'run'
     if not (run/'config.json').is_file():
         say(f'{kind}: training')

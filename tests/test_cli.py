@@ -148,6 +148,9 @@ def test_degrade_refuses(eyes, tmp_path):
     (tmp_path/'empty').mkdir(); refused('degrade', tmp_path/'empty', tmp_path/'o', says='no images')
     (tmp_path/'bad.png').write_bytes(b'no'); refused('degrade', tmp_path/'bad.png', tmp_path/'o', says='bad.png')
     assert not (tmp_path/'o').exists()
+    shutil.copytree(eyes/'hq/images', tmp_path/'mine'); mine = (tmp_path/'mine/0003.png').read_bytes()
+    refused('degrade', eyes/'hq/images', tmp_path/'mine', says='--overwrite'); assert (tmp_path/'mine/0003.png').read_bytes() == mine
+    hqgnet('degrade', eyes/'hq/images', tmp_path/'mine', '--overwrite'); assert (tmp_path/'mine/0003.png').read_bytes() != mine
 
 # train ----------------------------------------------------------------------------------------------------------------------
 
@@ -170,7 +173,8 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
 def test_train_tells_where_it_validates_on_training_images(eyes, tmp_path):
     train = ['train', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--steps', 1]
     out, err = hqgnet(*train, '--lq', eyes/'lq/0000.png')
-    assert 'hqgnet: warning: there is one low-quality image' in err and '--valid-lq' in err and 'On 1 validation image at 32 pixels, which it was trained on' in out
+    assert 'hqgnet: warning: there is one low-quality image' in err and '--valid-lq' in err
+    assert 'On 1 validation image at 32 pixels, which it was trained on' in out
     (tmp_path/'lq').mkdir()
     for k in range(3): shutil.copyfile(eyes/f'lq/000{k}.png', (tmp_path/f'lq/img_{k}.png'))
     refused(*train[:4], tmp_path/'other', *train[5:], '--lq', tmp_path/'lq', '--group', 'patient', says='--group number')
