@@ -38,6 +38,9 @@ def make_pretrained(
 ) -> dict: # the card
     "Train on generated images, measure, and write weights with their card; `UserError` for what the user can mend [our reading]"
     check_kind(kind); out = Path(out).expanduser()
+    if steps is not None and steps < 1 or steps is None and not 0 < minutes < float('inf'):              # before the phantoms, which take minutes
+        raise UserError(f'a budget of {f"{minutes} minutes" if steps is None else f"{steps} steps"}; choose one above zero')
+    if seed < 0: raise UserError(f'seed {seed}: choose 0 or more')
     with contextlib.nullcontext(work) if work else tempfile.TemporaryDirectory() as d:        # a temporary folder goes however this ends
         return _make(kind, out, minutes, steps, size, seed, share, Path(d), say)
 
