@@ -149,10 +149,17 @@ def html_table(
 
 # %% ../nbs/15b_report.ipynb #7a32de61
 NOT_FOR = 'For research and teaching. Not for diagnosis.'
-TERMS = ('total is the weighted sum that the network minimises. adv: fool the discriminator, whose own loss is d, with r1 its gradient penalty. '
-         'wavelet, encoder: keep the content of the input. consistency, style: look like the guide. code, kl: keep the codes informative and near '
-         'a standard normal. psnr: against references kept for validation. active_z: dimensions of the code in use. separation: distance of '
-         'low- and high-quality codes.')
+TERMS = dict(                     # what the columns of a run's log are, in words
+    lr="the generator's learning rate", total='the weighted sum that the network minimises; its terms stand here before their weights',
+    adv='how well the discriminator is fooled', wavelet='content of the input that is lost, by wavelets', encoder="the same by the network's own features",
+    consistency='how far the code of the result is from the one that steered it', style='how far its light, detail and evenness are from those of the guide',
+    code='what the codes fail to tell of an image: its look, and whether it is of low quality', kl='how far the codes are from a standard normal',
+    restore='what is left to mend in spoiled good images', doubt='how badly the expected error of a pixel fits the true one; may be below zero',
+    d="the discriminator's own loss", r1='its gradient penalty', task="a downstream task's loss, which the enhancer is asked to lower",
+    task_fit='the loss that the task itself learns from', bent="length of the gradient's part that goes by the task's training, in lengths of the rest",
+    psnr='dB, against references of the validation images', active_z="numbers of the guide's code that are in use", active_y="the same of the input's code",
+    separation='distance of the codes of low- and high-quality images, in their spreads',
+    score='error left after restoring, as a share of that of doing nothing; 1 is no use')
 STYLE = """
 :root{color-scheme:light;--ink:#16202b;--soft:#536273;--line:#d5dde6;--tint:#eef4fa;--blue:#1f5f99;--red:#a83410}
 *{box-sizing:border-box}body{margin:0 auto;max-width:1500px;padding:clamp(12px,2.5vw,48px);color:var(--ink);background:#fff;
@@ -206,9 +213,10 @@ def write_report(
             f'<section><h3>{_text(p["title"])}</h3><div class="row" style="--n:{len(p["images"])}">'
             f'{"".join(show(c, im) for c, im in p["images"].items())}</div></section>' for p in pictures))
     if history:
-        buffer = io.BytesIO(); loss_curves(read_history(history)).savefig(buffer, format='png')
-        parts.append(f'<h2>Training</h2><p class="note">Each logged number against the step: training as a line, validation as dots. {TERMS}</p>'
-                     f'<img class="curves" src="{data_uri(buffer.getvalue())}" alt="loss curves">')
+        buffer, log = io.BytesIO(), read_history(history); loss_curves(log).savefig(buffer, format='png')
+        terms = ''.join(f'<dt>{k}</dt><dd>{_text(v)}</dd>' for k, v in TERMS.items() if any(k in part for part in log.values()))
+        parts.append('<h2>Training</h2><p class="note">Each logged number against the step: training as a line, validation as dots.</p>'
+                     f'<dl class="note">{terms}</dl><img class="curves" src="{data_uri(buffer.getvalue())}" alt="loss curves">')
     for head, fig in (figures or {}).items():
         buffer = io.BytesIO(); fig.savefig(buffer, format='png')
         parts.append(f'<h2>{_text(head)}</h2><img class="curves" src="{data_uri(buffer.getvalue())}" alt="{_text(head)}">')
