@@ -7,7 +7,7 @@ __all__ = ['DEMO_SETS', 'say', 'number', 'shard', 'Parser', 'progress', 'finish'
            'demo_data', 'check_demo', 'demo_pictures', 'demo_report', 'build_parser', 'main']
 
 # %% ../nbs/17_cli.ipynb #d405ce9f
-import argparse, json, os, sys, warnings
+import argparse, json, os, re, sys, warnings
 from pathlib import Path
 from . import __version__
 
@@ -91,6 +91,8 @@ def _run_degrade(a):
     if failures and a.input.is_file(): raise ImageError(failures[0][1])            # one file is not a batch
     return finish(n_ok, failures, f'{{n}} in {a.out}, parameters in {a.out/"degradations.json"}')
 
+_HIDDEN = 'names are hidden, for this may be a log: see `key` in OUT/manifest*.jsonl, or ask for --names'
+
 def _run_enhance(a):
     "`hqgnet enhance`; returns the exit code"
     from hqgnet_nb.batch import enhance_folder, label
@@ -106,7 +108,7 @@ def _run_enhance(a):
     failures = [(label(f.relative_to(a.input.expanduser()), quiet), why) for f, why in failures]
     folders = sum(why.startswith('a folder that') for _, why in failures)
     code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''), folders)
-    if failures and quiet and a.quiet_names is None: say('names are hidden, for this may be a log: see `key` in OUT/manifest*.jsonl, or ask for --names')
+    if failures and quiet and a.quiet_names is None: say(_HIDDEN)
     if a.report and not one: _report(a, a.input)
     return code
 
@@ -608,6 +610,7 @@ def main(
         line = ' '.join(hide(str(e)).split())
         if isinstance(e, UserError):
             if not getattr(e, 'told', False): say('error:', line)        # by another process
+            if getattr(a, 'quiet_names', 0) is None and re.search(r'\b(file|folder) [0-9a-f]{10}\b', line): say(_HIDDEN)
             return 2
         say(f'error: {type(e).__name__}: {line[:300]} (HQGNET_DEBUG=1 shows where)'); return 3
 
