@@ -203,8 +203,12 @@ class StreamLoader(DataLoader):
 class FixedLoader(DataLoader):
     "A fastai DataLoader of images in their order; of several processes each takes every n-th batch [our reading]"
     place = (0, 1)                                         # this process and how many there are
-    def to_detach(self, b, cpu=True, gather=True):
-        "Tensors without gradients; fastai's own would wait at each batch for the other processes, which may have one less"
+    def to_detach(self,
+        b, # a tensor, or a list, tuple or dict of them
+        cpu=True, # bring them to the CPU
+        gather=True, # as fastai calls it; without effect
+    ): # the same, without gradients
+        "Tensors without gradients; fastai's own would wait at each batch for the other processes, which may have one less [our reading]"
         return to_detach(b, cpu, gather=False)
     def get_idxs(self):
         "The numbers of this process's images"

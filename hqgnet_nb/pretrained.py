@@ -16,13 +16,15 @@ from .phantoms import check_kind, write_phantoms
 
 # %% ../nbs/15e_pretrained.ipynb #43754e26
 SETS = dict(hq=(240, 500), lq=(240, 501), test=(40, 502))             # phantoms, and their seed
-LIMITS = ['Trained on generated images alone: what it does to photographs is measured in notebook 21, not promised.',
+LIMITS = [                        # sentences: what every card says that its weights are not good for
+          'Trained on generated images alone: what it does to photographs is measured in notebook 21, not promised.',
           'Lesions, instruments and other cameras were not among the generated images; they may be changed in ways that nobody has looked at.',
           'Good images are not left alone: notebook 21 measures by how much.',
           'Lines that are hardly above the noise may be lost or invented; look at the map of changed structure before you believe them.',
           'For research and teaching, not for diagnosis.']
 _COLOUR = 'Colours become those of the generated good images, unless a guide of your own is given.'
-MORE_LIMITS = dict(cornea=[], endoscopy=[_COLOUR],
+MORE_LIMITS = dict(               # kind of images to the sentences that its card has before those of `LIMITS`
+                   cornea=[], endoscopy=[_COLOUR],
                    fundus=[_COLOUR, 'What looks like a stain may be taken for one, a bright optic disc too: notebook 21 shows it.'])
 
 def make_pretrained(

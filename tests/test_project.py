@@ -139,6 +139,17 @@ def test_contributing_names_the_modules_that_import_fastai(root):
 
 def test_make_install_has_what_the_course_needs(cfg): assert names(cfg['course_requirements'].split()) <= names(cfg['dev_requirements'].split())
 
+def test_methods_that_others_call_say_what_they_take():
+    "A comment beside each parameter, and a docstring with its source"
+    from fastcore.docments import docments
+    from hqgnet_nb.data import FixedLoader
+    from hqgnet_nb.document import Curve, Document
+    from hqgnet_nb.learner import Game
+    for f in (Document.frame, Document.write, Document.close, Curve.over, Curve.back, Curve.change, Game.spoil, Game.loss, Game.finite, Game.sound,
+              Game.numbers, FixedLoader.to_detach):
+        assert re.search(r'\[.*our reading\]$', f.__doc__ or ''), f
+        assert all(said for name, said in docments(f).items() if name not in ('self', 'return')), f
+
 def reading(path):
     "Minutes to read and do a notebook: words, lines of code that are shown, exercises, which each have a folded answer"
     minutes = 0
