@@ -254,8 +254,6 @@ def leave_out(
     if not left: raise UserError(f'{role}: each belongs to a group that is held out for validation, or to none; give images of others, or no grouping')
     return left
 
-_ON_TRAINING = '{}: validation is on training images, and says nothing of others; give more low-quality images, or some for validation (--valid-lq)'
-
 def unpaired_dls(
     lq, hq, # folders, or lists of files or arrays: what training sees
     size=128, # side, pixels
@@ -279,13 +277,13 @@ def unpaired_dls(
     _share('valid_pct', valid_pct); _share('p_whole', p_whole)
     if size < 1: raise UserError(f'size {size}; choose 1 pixel or more')
     room = max(size + 2, round(size*1.1))                     # the margin that random crops move in, where images have the pixels
-    held = valid_lq is None
+    held, why = valid_lq is None, ''                          # why: validation is on training images
     if held:
         lq, valid_lq = hold_out(lq, valid_pct, group, seed)
         if valid_pct and lq is valid_lq:                      # one group: nothing can be held out
             if group: raise UserError(f'the {len(lq)} low-quality image(s) are one group, so none can be held out for validation; give another grouping '
                                       '(such as --group number), or validation images (--valid-lq)')
-            warnings.warn(_ON_TRAINING.format('there is one low-quality image, files of one stem counted as one'), stacklevel=2)
+            why = 'there is one low-quality image, files of one stem counted as one'
     if group and lq is not valid_lq:                          # held out as patients: the other eye may be among the good images
         valid_lq = list_items(valid_lq)
         lq, hq = (leave_out(x, valid_lq, group, f'{r}-quality images') for x, r in ((lq, 'low'), (hq, 'high')))
@@ -296,7 +294,7 @@ def unpaired_dls(
     except UserError as e:                                    # of the few that were held out none can be read: look at training images instead
         if not held: raise
         valid, lost = ImageSet(train.items[:len(valid_lq)], size, ch, crop=crop), [(valid_lq[0], str(e))]
-        warnings.warn(_ON_TRAINING.format('of the images held out none can be read'), stacklevel=2)
+        why = 'of the images held out none can be read'
     refs = None
     if valid_ref is not None:
         if valid.failures: raise UserError(f'a validation image cannot be read: {valid.failures[0][1]}')
@@ -306,6 +304,8 @@ def unpaired_dls(
         if refs.failures: raise UserError(f'a reference cannot be read: {refs.failures[0][1]}')
         odd = [(valid.stem(k), refs.stem(k)) for k in range(min(len(valid), len(refs))) if valid.stem(k) != refs.stem(k)]
         if odd: raise UserError(f'validation image {odd[0][0]} meets reference {odd[0][1]}; give both the same names')
+    if why: warnings.warn(f'{why}: validation is on training images, and says nothing of others; give more low-quality images, or some for validation '
+                          '(--valid-lq)', stacklevel=2)
     dls = DataLoaders(StreamLoader(UnpairedDataset(train, good, size, seed, p_whole=p_whole), bs=bs, num_workers=num_workers),
                       FixedLoader(UnpairedDataset(valid, good, size, seed, train=False, refs=refs), bs=valid_bs or bs, num_workers=num_workers), device=device)
     dls.n_inp, dls.channels, dls.size, dls.bs = 2, ch, size, bs
