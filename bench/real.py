@@ -85,7 +85,7 @@ def prepare(kind, root, work, pixels, valid=False):
     if kind == 'fundus' and not valid: copy(list_images(root/'fundus_DRIVE_train'/'images'), 'drive_ref', pixels)
     # a seed for each part: the degradations of the test are not those of the training
     for seed, (a, b) in enumerate((('lq_ref', 'lq'), ('ref', 'test'), ('drive_ref', 'drive_test'))):
-        if (work/a).exists(): degrade_folder(work/a, work/b, GENERATED.get(kind, kind), seed=100 + seed)
+        if (work/a).exists(): degrade_folder(work/a, work/b, GENERATED.get(kind, kind), seed=100 + seed, overwrite=True)
     (work/'done').touch()
 
 def structure_masks(data, root, work, pixels):

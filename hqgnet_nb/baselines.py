@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage as ndi
 from .core import ImageError, UserError, fov_mask, list_images, luma, read_image, read_mask, to_float, to_uint
-from .metrics import boot_ci, score
+from .metrics import boot_ci, paired_ci, score
 
 # %% ../nbs/12_baselines.ipynb #9d98aa9c
 def identity(
@@ -159,22 +159,24 @@ MEASURES = dict(psnr=('PSNR (dB)', 2), ssim=('SSIM', 3), structure=('structure',
                 refit_sensitivity=('refitted sensitivity', 3), refit_right=('refitted, grades right', 3))
 
 def table_rows(
-    images, # dicts with name, method and numbers, as in the result of `evaluate_folders`
+    images, # dicts with name, method and numbers, as in the result of `evaluate_folders`; perhaps group, such as a patient
     seed=0, # of the bootstrap
 ) -> list: # a dict a method: method, n; for each measure X its mean X, X_ci, X_gain, X_gain_ci; best, a list of measures
     "Means, intervals, and paired gains over 'no enhancement'; None where a number does not exist [our reading]"
     methods = list(dict.fromkeys(i['method'] for i in images))
     rows = [dict(method=m, n=sum(i['method'] == m for i in images), best=[]) for m in methods]
+    groups = [i.get('group', i['name']) for i in images if i['method'] == methods[0]] if images else []
     for x in MEASURES:
-        v = np.array([[np.nan if i.get(x) is None else i[x] for i in images if i['method'] == m] for m in methods])
+        v = np.array([[np.nan if i.get(x) is None else min(i[x], 100.) for i in images if i['method'] == m] for m in methods])      # PSNR may have no end
         if np.isnan(v).all(): continue
         ci = lambda a: [_plain(q) for q in boot_ci(a, seed=seed)]
+        beside = lambda a, b: paired_ci(a, b, groups, seed=seed)
         for row, a in zip(rows, v):
             row[x], *row[x + '_ci'] = ci(a)
-            if methods[0] == 'no enhancement' and row is not rows[0]: row[x + '_gain'], *row[x + '_gain_ci'] = ci(a - v[0])
+            if methods[0] == 'no enhancement' and row is not rows[0]: row[x + '_gain'], *row[x + '_gain_ci'] = map(_plain, beside(a, v[0])[:3])
         top = max(range(len(rows)), key=lambda k: -np.inf if rows[k][x] is None else rows[k][x])
-        lows = [ci(v[top] - a)[1] for k, a in enumerate(v) if k != top]
-        if lows and all(low is not None and low > 0 for low in lows): rows[top]['best'].append(x)
+        words = {beside(v[top], a)[3] for k, a in enumerate(v) if k != top}
+        if words == {'better'}: rows[top]['best'].append(x)
     return rows
 
 # %% ../nbs/12_baselines.ipynb #ac9c4392

@@ -7,7 +7,7 @@ __all__ = ['DEMO_SETS', 'say', 'number', 'shard', 'Parser', 'progress', 'finish'
            'demo_data', 'check_demo', 'demo_pictures', 'demo_report', 'build_parser', 'main']
 
 # %% ../nbs/17_cli.ipynb #d405ce9f
-import argparse, json, os, sys, warnings
+import argparse, json, os, re, sys, warnings
 from pathlib import Path
 from . import __version__
 
@@ -87,9 +87,11 @@ def _run_degrade(a):
     "`hqgnet degrade`; returns the exit code"
     from hqgnet_nb.degrade import degrade_folder
     from hqgnet_nb.core import ImageError
-    n_ok, failures = degrade_folder(a.input, a.out, a.kind, a.seed, progress('degrading'))
+    n_ok, failures = degrade_folder(a.input, a.out, a.kind, a.seed, progress('degrading'), a.overwrite)
     if failures and a.input.is_file(): raise ImageError(failures[0][1])            # one file is not a batch
     return finish(n_ok, failures, f'{{n}} in {a.out}, parameters in {a.out/"degradations.json"}')
+
+_HIDDEN = 'names are hidden, for this may be a log: see `key` in OUT/manifest*.jsonl, or ask for --names'
 
 def _run_enhance(a):
     "`hqgnet enhance`; returns the exit code"
@@ -106,7 +108,7 @@ def _run_enhance(a):
     failures = [(label(f.relative_to(a.input.expanduser()), quiet), why) for f, why in failures]
     folders = sum(why.startswith('a folder that') for _, why in failures)
     code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''), folders)
-    if failures and quiet and a.quiet_names is None: say('names are hidden, for this may be a log: see `key` in OUT/manifest*.jsonl, or ask for --names')
+    if failures and quiet and a.quiet_names is None: say(_HIDDEN)
     if a.report and not one: _report(a, a.input)
     return code
 
@@ -139,6 +141,7 @@ def _run_evaluate(a):
     "`hqgnet evaluate`; returns the exit code"
     from hqgnet_nb.baselines import evaluate_folders, format_table
     from hqgnet_nb.core import write_json
+    from hqgnet_nb.metrics import MIN_GROUPS
     from hqgnet_nb.report import compare, in_words
     res = evaluate_folders(a.pred, a.ref, a.lq, a.hq, a.mask, a.fov, progress('measuring'))
     print(format_table(res['rows']), end='')
@@ -147,6 +150,7 @@ def _run_evaluate(a):
         if names: say(f'warning: {len(names)} of --{k} left out, without a counterpart: {", ".join(names[:3])}{" …" if len(names) > 3 else ""}')
     if a.json: write_json(a.json, res); print(f'numbers in {a.json}')
     n = len({i['name'] for i in res['images']})
+    if a.lq and n < MIN_GROUPS: print(f'fewer than {MIN_GROUPS} images decide nothing: no row is called better or worse')
     return finish(n, res['failed'], '{n} measured')
 
 def _run_export(a):
@@ -323,7 +327,7 @@ def demo_data(
         k, s = max(3, round(share*n)), int(rng(seed, 'demo', name).integers(2**31))
         say(f'making {k} eyes for {name}')
         write_phantoms(out/name, 'fundus', k, size, s, progress(name))
-        if name != 'hq': degrade_folder(out/name/'images', out/name/'degraded', 'fundus', s)
+        if name != 'hq': degrade_folder(out/name/'images', out/name/'degraded', 'fundus', s, overwrite=True)     # of a demo that was killed
         (out/name/'complete').touch()
 
 def check_demo(
@@ -443,6 +447,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('input', type=Path, metavar='IN', help='folder of good images, or one file')
     c.add_argument('out', type=Path, metavar='OUT', help='folder; gets the same sub-folders and stems, as .png, and degradations.json')
     c.add_argument('--kind', **kind); c.add_argument('--seed', **seed)
+    c.add_argument('--overwrite', action='store_true', help='replace files that this command did not make, which is refused otherwise')
     c = command('train', _run_train, 'learn from two folders that are not pairs')
     for name, text in (('lq', 'low-quality images'), ('hq', 'high-quality images')):
         c.add_argument(f'--{name}', type=Path, required=True, metavar='DIR', help=f'folder of {text}')
@@ -609,6 +614,7 @@ def main(
         line = ' '.join(hide(str(e)).split())
         if isinstance(e, UserError):
             if not getattr(e, 'told', False): say('error:', line)        # by another process
+            if getattr(a, 'quiet_names', 0) is None and re.search(r'\b(file|folder) [0-9a-f]{10}\b', line): say(_HIDDEN)
             return 2
         say(f'error: {type(e).__name__}: {line[:300]} (HQGNET_DEBUG=1 shows where)'); return 3
 

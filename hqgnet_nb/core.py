@@ -55,6 +55,11 @@ def _below(path, closed=None):                                 # a list gets (pa
         links += [p for e in folders if e.is_symlink() and (p := here/e.name).resolve() not in (real, *real.parents)]   # no way up
     return found
 
+def _home(path):
+    "The path with the home folder in the place of ~; a name that merely begins with ~ stays as it is"
+    try: return Path(path).expanduser()
+    except RuntimeError: return Path(path)                     # there is no such user
+
 def _or(ask, otherwise):
     "The answer of the operating system, or `otherwise` where it refuses one"
     try: return ask()
@@ -64,7 +69,7 @@ def list_images(
     path, # a folder (searched with its sub-folders and links to folders) or one image file
 ) -> list: # of `Path`, in natural order of their names
     "The image files below `path`; `UserError` where it does not exist or holds none [our reading]"
-    path = Path(path).expanduser()
+    path = _home(path)
     if _or(path.is_file, False): return [path]
     if not _or(path.exists, True): raise UserError(f'{path}: no such file or folder')
     found = [p for p in _below(path) if p.suffix.lower() in IMAGE_SUFFIXES and _or(p.is_file, True)]       # where one may not ask, reading says why
@@ -155,7 +160,7 @@ def read_image(
     path, # an image file; up to 179 megapixels, twice PIL.Image.MAX_IMAGE_PIXELS
 ) -> np.ndarray: # HxW or HxWx3; uint8, uint16, or float32 in [0, 1]
     "The pixels of an image file, no bit lost, upright; `ImageError` where that cannot be had [our reading]"
-    path = Path(path)
+    path = _home(path)
     try:
         if not path.is_file(): raise ImageError(f'{path}: no such file' + (', but a folder, a device or a link to nowhere' if os.path.lexists(path) else ''))
         with open(path, 'rb') as f: head = f.read(26); size = os.fstat(f.fileno()).st_size
@@ -244,7 +249,7 @@ def image_facts(
     path, # an image file
 ) -> dict: # dpi: (across, down), of the image upright; icc: bytes of a colour profile; units: in place of dpi, of TIFFs without inches; only what the file says
     "What an image file says beside its pixels: how large they are, and what its colours mean; {} where it cannot be read [our reading]"
-    dpi = icc = units = None; turn = 1
+    dpi = icc = units = None; turn = 1; path = _home(path)
     with contextlib.suppress(Exception):                       # damaged words beside whole pixels are no reason to refuse these
         with open(path, 'rb') as f: tiff = f.read(4) in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
         if tiff:
@@ -288,7 +293,7 @@ def write_image(
     facts=None, # from `image_facts`: is written too, a profile where it is one for grey or colour as the image is, units in a TIFF of the same size
 ):
     "Write pixels without losing any, all or nothing; `ImageError` where the format cannot hold them [our reading]"
-    path, img = Path(path), tidy(np.asarray(img), path)
+    path, img = _home(path), tidy(np.asarray(img), path)
     suffix = path.suffix.lower()
     if img.dtype == np.float32 and suffix not in ('.tif', '.tiff'): img = to_uint(img)
     facts = {k: v for k, v in (facts or {}).items() if k != 'icc' or v[16:20] == (b'RGB ' if img.ndim == 3 else b'GRAY')}

@@ -203,8 +203,12 @@ class StreamLoader(DataLoader):
 class FixedLoader(DataLoader):
     "A fastai DataLoader of images in their order; of several processes each takes every n-th batch [our reading]"
     place = (0, 1)                                         # this process and how many there are
-    def to_detach(self, b, cpu=True, gather=True):
-        "Tensors without gradients; fastai's own would wait at each batch for the other processes, which may have one less"
+    def to_detach(self,
+        b, # a tensor, or a list, tuple or dict of them
+        cpu=True, # bring them to the CPU
+        gather=True, # as fastai calls it; without effect
+    ): # the same, without gradients
+        "Tensors without gradients; fastai's own would wait at each batch for the other processes, which may have one less [our reading]"
         return to_detach(b, cpu, gather=False)
     def get_idxs(self):
         "The numbers of this process's images"
@@ -268,13 +272,18 @@ def unpaired_dls(
     group=None, # file -> group, such as `patient`: no group is both trained on (LQ or HQ) and validated on; None: files of one stem
     valid_bs=None, # images a batch in validation; None: bs
 ): # fastai `DataLoaders`
-    "Training and validation loaders of unpaired images: x is (LQ, fov), y is (HQ, fov) [abstract: unpaired]"
+    "Training and validation loaders of unpaired images: x is (LQ, fov), y is (HQ, fov); a warning where they share images unasked [abstract: unpaired]"
     if bs < 1 or num_workers < 0: raise UserError(f'{bs} images a batch, {num_workers} loading processes; choose at least 1 and 0')
     _share('valid_pct', valid_pct); _share('p_whole', p_whole)
     if size < 1: raise UserError(f'size {size}; choose 1 pixel or more')
     room = max(size + 2, round(size*1.1))                     # the margin that random crops move in, where images have the pixels
-    held = valid_lq is None
-    if held: lq, valid_lq = hold_out(lq, valid_pct, group, seed)
+    held, why = valid_lq is None, ''                          # why: validation is on training images
+    if held:
+        lq, valid_lq = hold_out(lq, valid_pct, group, seed)
+        if valid_pct and lq is valid_lq:                      # one group: nothing can be held out
+            if group: raise UserError(f'the {len(lq)} low-quality image(s) are one group, so none can be held out for validation; give another grouping '
+                                      '(such as --group number), or validation images (--valid-lq)')
+            why = 'there is one low-quality image, files of one stem counted as one'
     if group and lq is not valid_lq:                          # held out as patients: the other eye may be among the good images
         valid_lq = list_items(valid_lq)
         lq, hq = (leave_out(x, valid_lq, group, f'{r}-quality images') for x, r in ((lq, 'low'), (hq, 'high')))
@@ -285,6 +294,7 @@ def unpaired_dls(
     except UserError as e:                                    # of the few that were held out none can be read: look at training images instead
         if not held: raise
         valid, lost = ImageSet(train.items[:len(valid_lq)], size, ch, crop=crop), [(valid_lq[0], str(e))]
+        why = 'of the images held out none can be read'
     refs = None
     if valid_ref is not None:
         if valid.failures: raise UserError(f'a validation image cannot be read: {valid.failures[0][1]}')
@@ -294,6 +304,8 @@ def unpaired_dls(
         if refs.failures: raise UserError(f'a reference cannot be read: {refs.failures[0][1]}')
         odd = [(valid.stem(k), refs.stem(k)) for k in range(min(len(valid), len(refs))) if valid.stem(k) != refs.stem(k)]
         if odd: raise UserError(f'validation image {odd[0][0]} meets reference {odd[0][1]}; give both the same names')
+    if why: warnings.warn(f'{why}: validation is on training images, and says nothing of others; give more low-quality images, or some for validation '
+                          '(--valid-lq)', stacklevel=2)
     dls = DataLoaders(StreamLoader(UnpairedDataset(train, good, size, seed, p_whole=p_whole), bs=bs, num_workers=num_workers),
                       FixedLoader(UnpairedDataset(valid, good, size, seed, train=False, refs=refs), bs=valid_bs or bs, num_workers=num_workers), device=device)
     dls.n_inp, dls.channels, dls.size, dls.bs = 2, ch, size, bs

@@ -11,7 +11,7 @@ __all__ = ['FACTORS', 'CHANCE', 'RANGES', 'LISTS', 'WHOLE', 'sample_params', 'ch
 import json, math, numbers
 from pathlib import Path
 import numpy as np
-from .core import ImageError, UserError, fov_mask, list_images, read_image, rng, tidy, to_float, to_uint, write_image, write_json
+from .core import ImageError, UserError, _or, fov_mask, list_images, read_image, rng, tidy, to_float, to_uint, write_image, write_json
 from .phantoms import check_kind
 from .factors import blur, frame, jpeg, motion, noise, smooth_field
 from .fundus_factors import FUNDUS, artefact, haze, light
@@ -126,6 +126,7 @@ def degrade_folder(
     kind='fundus', # 'fundus', 'cornea' or 'endoscopy'
     seed=0, # non-negative integer
     progress=None, # a function that wraps the files as they are gone through, such as tqdm
+    overwrite=False, # write over files that `out` holds and its degradations.json does not name, which is refused otherwise
 ) -> tuple: # number of files written, list of (path, message) for those that failed
     "Spoil every image of a folder and record how, beside what the record holds; `UserError` where nothing can be begun [our reading]"
     sample_params(kind, seed)                                          # bad arguments before the first file, not after it
@@ -134,16 +135,20 @@ def degrade_folder(
     if out.resolve() == folder or (src.is_dir() and folder in out.resolve().parents):
         raise UserError(f'{out}: lies in the folder of good images; choose another folder for the result')
     done, failures, old = {}, [], _record(out)
+    name_of = lambda f: f.relative_to(base).with_suffix('').as_posix() + '.png'
+    strange = [] if overwrite else [to for f in files if name_of(f) not in old and _or((to := out/name_of(f)).exists, False)]
+    if strange: raise UserError(f'{strange[0]}: is there already, and is not in {out/"degradations.json"}; choose another folder, or give --overwrite '
+                                '(overwrite=True)')
     try:
         for f in (progress or iter)(files):
             try:
-                name = f.relative_to(base).with_suffix('').as_posix()
-                if f'{name}.png' in done: raise ImageError(f'{f}: another image has this stem; rename one of them')
+                name, to = name_of(f).removesuffix('.png'), name_of(f)
+                if to in done: raise ImageError(f'{f}: another image has this stem; rename one of them')
                 img = read_image(f)
                 params = sample_params(kind, int(rng(seed, 'degrade', name).integers(2**31)))
                 deep = img.dtype if img.dtype.kind == 'u' else np.uint8
-                write_image(out/f'{name}.png', to_uint(degrade(img, params), deep))
-                done[f'{name}.png'] = params
+                write_image(out/to, to_uint(degrade(img, params), deep))
+                done[to] = params
             except (UserError, MemoryError, ValueError, OSError) as e: failures.append((f, str(e) or type(e).__name__))
     finally:                                                           # also where Ctrl-C ends it: no image without its record
         if done: write_json(out/'degradations.json', old | done)

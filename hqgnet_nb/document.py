@@ -67,9 +67,22 @@ class Document:
     def __iter__(self): return map(self.frame, range(self.n))
     def __enter__(self): return self
     def __exit__(self, *error): self.close()
-    def close(self): pass
-    def frame(self, k): raise NotImplementedError
-    def write(self, path, frames, note=''): raise NotImplementedError
+    def close(self):
+        "Let the file go [our reading]"
+
+    def frame(self,
+        k, # number of the frame, 0 to n - 1; `IndexError` for another
+    ) -> np.ndarray: # HxW or HxWx3; uint8, uint16, or float32 in [0, 1]
+        "Frame k as a network is to see it; `ImageError` where it cannot be read [our reading]"
+        raise NotImplementedError
+
+    def write(self,
+        path, # the file to be
+        frames, # iterable of n arrays, each of the shape, type and range of the `frame` in its place
+        note='', # a sentence on how they were made, for files that have a place for it
+    ):
+        "Write a file like this one with other frames, all or nothing; `ImageError` where they do not fit [our reading]"
+        raise NotImplementedError
 
     def _bad(self, why): return ImageError(f'{self.path}: {why}')
 
@@ -129,18 +142,25 @@ class Curve:
         exact = top in (255, 65535) and np.abs(shown*top - whole).max() < 1e-3
         self.table = whole.astype(f'u{top.bit_length()//8}') if exact else shown.astype(np.float32)
 
-    def over(self, i):
-        "What is shown of the values `i`, and beyond black and white what would be"
+    def over(self,
+        i, # array of any shape: stored values, counted from the lowest possible one as 0; fractions too
+    ): # float64, same shape; below 0 and above 1 beyond the window
+        "What is shown of the values `i`, and beyond black and white what would be [our reading]"
         return np.interp(i, self.at, self.y) + self.slope*(np.minimum(i - self.at[0], 0) + np.maximum(i - self.at[-1], 0))
 
-    def back(self, y):
-        "The (fractional) values of which `y` is shown: `over`, the other way round"
+    def back(self,
+        y, # array of any shape: what is shown, 0 black and 1 white; below and above too
+    ): # float64, same shape: stored values, counted as for `over`
+        "The (fractional) values of which `y` is shown: `over`, the other way round [our reading]"
         s = 1 if self.slope > 0 else -1
         past = np.minimum(s*(y - self.y[0]), 0) + np.maximum(s*(y - self.y[-1]), 0)
         return np.interp(y, self.y[::s], self.at[::s]) + past/abs(self.slope)
 
-    def change(self, i, new):
-        "The values `i`, integers from 0 up, after what is shown of them became `new`; where nothing changed, exactly themselves"
+    def change(self,
+        i, # array of integers, one axis or more: stored values, counted as for `over`, 0 to len(table) - 1
+        new, # same shape, the type and range of `table`: what is shown of them now
+    ): # the type and shape of `i`
+        "The values `i` after what is shown of them became `new`; where nothing changed, exactly themselves [our reading]"
         out, line = i.copy(), self.over(np.arange(len(self.table), dtype=np.float64))
         rows = max(1, 2**18//i[0].size)
         for r in range(0, len(i), rows):                           # some rows at a time: little memory

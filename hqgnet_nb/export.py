@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from . import __version__
-from .core import UserError, atomic_path
+from .core import UserError, _home, atomic_path
 from .generator import MAX_DELTA, OFFSET, Enhanced, load_net, read_config, shipped
 
 # %% ../nbs/07b_export.ipynb #36c4b527
@@ -321,7 +321,7 @@ def weights_of(
     run, # a run's folder, its model.safetensors, or a name in `shipped`
 ) -> Path: # of model.safetensors
     "Where the weights of a run are [our reading]"
-    path = Path(run) if Path(run).exists() else shipped().get(str(run), Path(run))
+    path = _home(run); path = path if path.exists() else shipped().get(str(run), path)
     return path/'model.safetensors' if path.is_dir() else path
 
 def needs(

@@ -141,7 +141,7 @@ def train_features(
 # %% ../nbs/11c_features.ipynb #24d7e161
 def main(
     argv=None, # list of strings; by default the command line
-):
+) -> int: # exit code
     "The command `python -m hqgnet_nb.features OUT`: trains the network of this notebook and prints its card [our reading]"
     p = argparse.ArgumentParser(prog='python -m hqgnet_nb.features', description='train the network of quality grades on generated images')
     p.add_argument('out', metavar='OUT', help='folder for features.safetensors and features.json')
@@ -150,7 +150,7 @@ def main(
     a = p.parse_args(argv)
     from tqdm import tqdm
     try: card = train_features(**vars(a), progress=tqdm)
-    except UserError as e: print(f'features: error: {e}', file=sys.stderr); return 1
+    except UserError as e: print(f'features: error: {e}', file=sys.stderr); return 2
     print(json.dumps(card, indent=1)); return 0
 
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())       # not when a notebook runs this cell

@@ -12,7 +12,7 @@ import hashlib, json, math, re
 from pathlib import Path
 from typing import NamedTuple
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import UserError, atomic_path, write_json
+from .core import UserError, _home, atomic_path, write_json
 from .guidance import GuidanceEncoder, ResBlock, draw_code, fit_mask, masked_moments, with_detail
 from .varnorm import VIN, norm_stats
 
@@ -360,7 +360,7 @@ def load_net(
     path, # a run's folder, its model.safetensors with config.json beside it, or a name in `shipped`
 ): # (net in evaluation mode, config)
     "The network and its configuration; `UserError` for what is not one [our reading]"
-    path = Path(path) if Path(path).exists() else shipped().get(str(path), Path(path))
+    path = _home(path); path = path if path.exists() else shipped().get(str(path), path)
     weights = path/'model.safetensors' if path.is_dir() else path
     conf = weights.with_name('config.json')
     if weights.is_file():

@@ -78,8 +78,10 @@ class Game(Callback):
             if o := o if isinstance(o, dict) else o.state_dict(): s.load_state_dict(o)
         as_first([*self.learn.model.state_dict().values(), *self.disc.state_dict().values()])       # all begin with the weights of the first
 
-    def numbers(self, who):
-        "A generator that is a function of seed, step and purpose; where several processes share a batch it draws for all"
+    def numbers(self,
+        who, # what the numbers are for, a word
+    ): # a torch generator on the CPU
+        "A generator that is a function of seed, step and purpose; where several processes share a batch it draws for all [our reading]"
         return torch_rng(self.seed, who, self.step, place=place() if self.training else (0, 1))
     def over_all(self, t):
         "The mean of a tensor over the processes that share a batch, without gradient"
@@ -115,8 +117,11 @@ class Game(Callback):
     def after_pred(self):
         self.half.close(); self.enhanced = full_precision(self.pred); self.learn.pred = self.enhanced.x
 
-    def loss(self, pred, hq):
-        "The generator's total; its parts are kept by name"
+    def loss(self,
+        pred, # B x C x H x W in [0, 1]: the results, those of `enhanced`
+        hq, # B x C x H x W in [0, 1]: their guides
+    ): # scalar
+        "The generator's total; its parts are kept by name, before their weights [abstract, figure; weights: our reading]"
         fake = self.look(pred, 'look') if self.training else pred
         with self.amp() if self.training else contextlib.nullcontext(): verdicts = frozen_call(self.disc, fake).float()
         restored, clean = self.restored() if self.crit.weights['restore'] else (None, None)
@@ -126,8 +131,12 @@ class Game(Callback):
         if self.training: self.check()
         return total
 
-    def spoil(self, good, fov, gen):
-        "Spoiled copies of good images, drawn as the training draws them; and which were left as they are"
+    def spoil(self,
+        good, # B x C x H x W in [0, 1]
+        fov, # B x 1 x H x W in [0, 1]: their fields of view
+        gen, # torch generator, such as `numbers` gives
+    ): # (B x C x H x W in [0, 1], B booleans)
+        "Spoiled copies of good images, drawn as the training draws them; and which were left as they are [our reading]"
         ds, B = self.dls.train.dataset, len(good)
         if self.bank is None:                                      # of data and seed alone: no part of the state; not searched for in vain
             self.bank = match_knobs(ds.lq, ds.hq, ds.size, self.seed)[0] if self.matched else torch.rand(1, len(KNOBS), generator=torch_rng(self.seed, 'bank'))
@@ -154,8 +163,11 @@ class Game(Callback):
         if torch.stack(list(self.parts.values())).isfinite().all(): return
         self.before_validate()
         self.finite([*((k, v) for k, v in self.parts.items() if k != 'total'), ('total', self.parts['total'])], 'the loss term')
-    def finite(self, named, what):
-        "`check_finite`, but the search for a learning rate may break things"
+    def finite(self,
+        named, # (name, tensor or None) pairs
+        what, # what these are, such as 'the loss term'
+    ):
+        "`check_finite` at the step in hand; but the search for a learning rate may break things, and ends there [our reading]"
         try: check_finite(named, what, self.step)
         except NotFinite:
             if hasattr(self.learn, 'lr_finder'): raise CancelFitException from None
@@ -167,8 +179,12 @@ class Game(Callback):
     def before_step(self):
         if not self.sound(0, self.model, self.opt.opt): raise CancelStepException
 
-    def sound(self, k, net, opt):
-        "Average a network's gradients over the processes and scale them back; False where they overflow in half precision"
+    def sound(self,
+        k, # 0: the generator, 1: the discriminator
+        net, # the network, with gradients
+        opt, # its torch optimizer, which takes no step here
+    ) -> bool:
+        "Average a network's gradients over the processes and scale them back; False where they overflow in half precision [our reading]"
         average(grads(net)); scaler, who = self.scalers[k], ('generator', 'discriminator')[k]
         if not scaler.is_enabled() or scaler.get_scale() < 2**-10: self.finite(((k, p.grad) for k, p in net.named_parameters()), f"the gradient of the {who}'s")
         probe = _Step(opt); scaler.step(probe); scaler.update()

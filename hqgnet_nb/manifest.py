@@ -284,7 +284,7 @@ def _todo(plan, names, out, settings, overwrite, beside=({},), one=False):
             elif d['settings'] != settings['id']: what = _other(d, settings, headers)
             elif (now.st_size, now.st_mtime_ns) != (d['bytes'], d['mtime_ns']) and _sha(f) != d['sha256']: what = 'was made from another input of this name'
             elif all(p.exists() for p in more): continue
-        if what and not overwrite: raise UserError(f'{printable(at)}: {what}; choose another folder, or ask to overwrite')
+        if what and not overwrite: raise UserError(f'{printable(at)}: {what}; choose another folder, or give --overwrite (overwrite=True)')
         todo.append((f, to))
     return todo
 

@@ -268,7 +268,7 @@ def paired_ci(
     d = a - b; there = ~np.isnan(d); d, there, groups = d[there.any(1)][:, there.any(0)], there[there.any(1)][:, there.any(0)], groups[there.any(0)]
     if d.size == 0: return (float('nan'),)*3 + ('undecided',)
     which = np.unique(groups, return_inverse=True)[1].ravel(); G, S = which.max() + 1, len(d)
-    total, count = (v @ np.eye(G)[which] for v in (np.nan_to_num(d), there.astype(float)))      # seeds x groups
+    total, count = (np.stack([np.bincount(which, row, G) for row in v]) for v in (np.nan_to_num(d), there.astype(float)))      # seeds x groups
     mean = float(total.sum()/count.sum())
     if G < 2: return mean, float('nan'), float('nan'), 'undecided'
     gen = rng(seed, 'paired bootstrap'); ws, wg = (gen.multinomial(k, [1/k]*k, n) for k in (S, G))   # how often each was drawn

@@ -7,10 +7,9 @@ __all__ = ['PAINTERS', 'KINDS', 'check_kind', 'phantom', 'write_phantoms']
 
 # %% ../nbs/01_phantoms.ipynb #728706c0
 import json
-from pathlib import Path
 import numpy as np
 from . import __version__
-from .core import UserError, rng, to_uint, write_image, write_json
+from .core import UserError, _home, rng, to_uint, write_image, write_json
 from .cornea import cornea_phantom
 from .endoscopy import endoscopy_phantom
 from .fundus import fundus_phantom
@@ -67,7 +66,7 @@ def write_phantoms(
     "Write `n` phantoms with their masks (0 and 255); `UserError` for bad arguments or where `out` cannot be written or holds others [our reading]"
     _check(kind, size, seed)
     if n < 1: raise UserError(f'phantom: {n} images asked for; choose 1 or more')
-    out, files = Path(out), []; _claim(out, dict(kind=kind, size=int(size), seed=int(seed), n=int(n)))
+    out, files = _home(out), []; _claim(out, dict(kind=kind, size=int(size), seed=int(seed), n=int(n)))
     for i in (progress or iter)(range(n)):
         made = phantom(kind, size, int(rng(seed, 'phantoms', i).integers(2**31)))
         for name, pixels in made.items():

@@ -16,13 +16,15 @@ from .phantoms import check_kind, write_phantoms
 
 # %% ../nbs/15e_pretrained.ipynb #43754e26
 SETS = dict(hq=(240, 500), lq=(240, 501), test=(40, 502))             # phantoms, and their seed
-LIMITS = ['Trained on generated images alone: what it does to photographs is measured in notebook 21, not promised.',
+LIMITS = [                        # sentences: what every card says that its weights are not good for
+          'Trained on generated images alone: what it does to photographs is measured in notebook 21, not promised.',
           'Lesions, instruments and other cameras were not among the generated images; they may be changed in ways that nobody has looked at.',
           'Good images are not left alone: notebook 21 measures by how much.',
           'Lines that are hardly above the noise may be lost or invented; look at the map of changed structure before you believe them.',
           'For research and teaching, not for diagnosis.']
 _COLOUR = 'Colours become those of the generated good images, unless a guide of your own is given.'
-MORE_LIMITS = dict(cornea=[], endoscopy=[_COLOUR],
+MORE_LIMITS = dict(               # kind of images to the sentences that its card has before those of `LIMITS`
+                   cornea=[], endoscopy=[_COLOUR],
                    fundus=[_COLOUR, 'What looks like a stain may be taken for one, a bright optic disc too: notebook 21 shows it.'])
 
 def make_pretrained(
@@ -38,6 +40,9 @@ def make_pretrained(
 ) -> dict: # the card
     "Train on generated images, measure, and write weights with their card; `UserError` for what the user can mend [our reading]"
     check_kind(kind); out = Path(out).expanduser()
+    if steps is not None and steps < 1 or steps is None and not 0 < minutes < float('inf'):              # before the phantoms, which take minutes
+        raise UserError(f'a budget of {f"{minutes} minutes" if steps is None else f"{steps} steps"}; choose one above zero')
+    if seed < 0: raise UserError(f'seed {seed}: choose 0 or more')
     with contextlib.nullcontext(work) if work else tempfile.TemporaryDirectory() as d:        # a temporary folder goes however this ends
         return _make(kind, out, minutes, steps, size, seed, share, Path(d), say)
 
@@ -49,7 +54,7 @@ def _make(kind, out, minutes, steps, size, seed, share, work, say):
     counts = {k: max(8, round(share*n)) for k, (n, _) in SETS.items()}
     for k, (_, s) in SETS.items():
         say(f'{kind}: {counts[k]} generated images for {k}'); write_phantoms(work/k, kind, counts[k], round(1.1*size) if k != 'test' else size, s)
-        if k != 'hq': degrade_folder(work/k/'images', work/k/'degraded', kind, s)
+        if k != 'hq': degrade_folder(work/k/'images', work/k/'degraded', kind, s, overwrite=True)     # of a killed one
     run = work/'run'
     if not (run/'config.json').is_file():
         say(f'{kind}: training')

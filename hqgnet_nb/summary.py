@@ -6,11 +6,12 @@
 __all__ = ['LOOK', 'beside_classics', 'verdict', 'noise_level', 'looks', 'without_reference', 'summarise']
 
 # %% ../nbs/15c_summary.ipynb #a045e596
+from pathlib import Path
 import numpy as np, torch
 from .baselines import BASELINES, MEASURES
 from .core import to_array, to_float, to_uint
 from .losses import style_stats, wavelet_content
-from .metrics import score
+from .metrics import MIN_GROUPS, score
 from .report import compare, in_words
 
 # %% ../nbs/15c_summary.ipynb #26739ea8
@@ -36,6 +37,8 @@ def verdict(
         lost, open_ = ([m for m, v in versus.items() if v.get(x, (0, 0, 0, ''))[3] == w] for w in ('worse', 'undecided'))
         what = f'worse than {", ".join(lost)}' if lost else f'no clear difference from {", ".join(open_)}' if open_ else 'better than all'
         parts.append(f'{name}: {what}')
+    if len({i['name'] for i in images}) < MIN_GROUPS:
+        return f'Fewer than {MIN_GROUPS} images: nothing can be said about whether the result beats the classical methods.'
     all_better = all('better than all' in p for p in parts)
     return ('The result beats every classical method' if all_better else 'The result does not beat every classical method') + f' ({"; ".join(parts)}).'
 
@@ -85,7 +88,10 @@ def summarise(
     view = lambda s, n: [torch.stack(t) for t in zip(*(s.view(k, ds.size) for k in sorted({int(i*len(s)/n) for i in range(n)})))]
     (y, f), (z, g) = view(ds.lq, most), view(ds.hq, most)
     x = torch.cat([net(a.to(dev), fov=m.to(dev)).cpu() for a, m in zip(y.split(8), f.split(8))])
-    head = f'On {len(y)} validation image{"s" if len(y) > 1 else ""} at {ds.size} pixels (no test: they may have guided choices)'
+    which = lambda s: {Path(i).expanduser().resolve() if isinstance(i, (str, Path)) else id(i) for i in s.items}
+    n, known = len(ds.lq), len(which(learn.dls.train.dataset.lq) & which(ds.lq))
+    head = f'On {len(y)} validation image{"s" if len(y) > 1 else ""} at {ds.size} pixels' + (' (no test: they may have guided choices)' if not known else
+        f', {"" if n == 1 else "all of " if known == n else f"{known} of {n} of "}which it was trained on (no test: of other images nothing is said)')
     rest = without_reference((y, f), (x, f), (z, g))
     if ds.refs is None: return [head + ', without references: nothing can be said about whether they are better. What has changed:', *rest]
     arrays = lambda t: [to_array(i) for i in t]

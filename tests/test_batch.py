@@ -387,5 +387,10 @@ def test_names_on_a_terminal_and_in_a_log(ward, tmp_path):
             assert ('names are hidden' in said) == (not more and not shown) and ('Kaiser' in said) <= shown
         made = ''.join(p.read_text() for p in (tmp_path/'out').rglob('*.json*')); assert 'Huber' in made and 'Kaiser' not in made
         code, text, err = here('enhance', 'fundus-tiny', src/'Huber.png', tmp_path/'one', '--device', 'cpu'); assert code == 2 and 'Huber' not in err, err
+        last = err.splitlines()[-1]; assert last.startswith('hqgnet: names are hidden') and 'ask for --names' in last, 'a hash alone helps nobody'
+        for more in ('--names', '--quiet-names'):
+            assert 'names are hidden' not in here('enhance', 'fundus-tiny', src/'Huber.png', tmp_path/'one', '--device', 'cpu', more)[2]
+    code, text, err = here('enhance', 'fundus-tiny', src, tmp_path/'out', '--device', 'cpu', '--strength', '.5')
+    assert code == 2 and 'other settings' in err and 'or give --overwrite' in err and 'Meier' not in err and 'ask for --names' in err, err
     code, text, err = here('merge', tmp_path/'out', '--report'); page = (tmp_path/'out/report.html').read_text()
     assert code == 1 and 'Huber' not in text + err and 'Huber' in page

@@ -148,6 +148,9 @@ def test_degrade_refuses(eyes, tmp_path):
     (tmp_path/'empty').mkdir(); refused('degrade', tmp_path/'empty', tmp_path/'o', says='no images')
     (tmp_path/'bad.png').write_bytes(b'no'); refused('degrade', tmp_path/'bad.png', tmp_path/'o', says='bad.png')
     assert not (tmp_path/'o').exists()
+    shutil.copytree(eyes/'hq/images', tmp_path/'mine'); mine = (tmp_path/'mine/0003.png').read_bytes()
+    refused('degrade', eyes/'hq/images', tmp_path/'mine', says='--overwrite'); assert (tmp_path/'mine/0003.png').read_bytes() == mine
+    hqgnet('degrade', eyes/'hq/images', tmp_path/'mine', '--overwrite'); assert (tmp_path/'mine/0003.png').read_bytes() != mine
 
 # train ----------------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +167,17 @@ def test_train_says_where_things_are_and_nothing_else_on_stdout(run):
     out, err = (run/'stdout').read_text(), (run/'stderr').read_text()
     assert all(str(run/f) in out for f in ('model.safetensors', 'config.json', 'history.csv', 'samples'))
     assert len(out.split('\n\n')[0].splitlines()) <= 6 and 'validation images' in out and 'structure changed' in out, out
+    assert 'On 6 validation images at 32 pixels, all of which it was trained on' in out, '--valid-lq is --lq'
     assert err.splitlines() and all(l.startswith('hqgnet: ') for l in err.splitlines()) and 'step 4' in err
+
+def test_train_tells_where_it_validates_on_training_images(eyes, tmp_path):
+    train = ['train', '--hq', eyes/'hq/images', '--out', tmp_path/'run', '--size', 32, '--device', 'cpu', '--steps', 1]
+    out, err = hqgnet(*train, '--lq', eyes/'lq/0000.png')
+    assert 'hqgnet: warning: there is one low-quality image' in err and '--valid-lq' in err
+    assert 'On 1 validation image at 32 pixels, which it was trained on' in out
+    (tmp_path/'lq').mkdir()
+    for k in range(3): shutil.copyfile(eyes/f'lq/000{k}.png', (tmp_path/f'lq/img_{k}.png'))
+    refused(*train[:4], tmp_path/'other', *train[5:], '--lq', tmp_path/'lq', '--group', 'patient', says='--group number')
 
 def test_train_begins_with_weights_that_are_there(run, eyes, tmp_path):
     train = ['train', '--lq', eyes/'lq', '--hq', eyes/'hq/images', '--out', tmp_path/'begun', '--size', 32, '--device', 'cpu', '--steps', 1]
@@ -364,6 +377,7 @@ def test_evaluate_goes_past_bad_images(eyes, tmp_path):
     out, err = hqgnet('evaluate', '--pred', tmp_path/'pred', '--ref', eyes/'hq/images', '--lq', tmp_path/'lq', code=1, alone=True)
     from hqgnet_nb.baselines import BASELINES
     assert re.findall(r'^\| ([\w ]+) \| 4 \|', out, re.M) == [*BASELINES, 'prediction'] and '4 images measured' in out, 'the same four images in every row'
+    assert 'fewer than 5 images decide nothing' in out and not re.search('is better in|loses in', out), 'four of them'
     *failed, last = err.splitlines(); assert last == 'hqgnet: error: 2 of 6 images failed' and len(failed) == 2
     assert '0001.png' in failed[0] and '9x9' in failed[0] and '0002' in failed[1] and 'lq: no image' in failed[1]
 

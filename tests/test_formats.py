@@ -236,6 +236,21 @@ def test_references_must_fit(tmp_path):
         with pytest.raises(UserError) as e: unpaired_dls(tmp_path/'lq', tmp_path/'ref', size=20, valid_lq=tmp_path/'lq', valid_ref=tmp_path/ref)
         assert says in str(e.value)
 
+def test_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    "In the library as in a shell; but a name that begins with ~ is a name"
+    from hqgnet_nb.core import image_facts, list_images
+    from hqgnet_nb.export import weights_of
+    from hqgnet_nb.generator import SHIPPED, load_net
+    from hqgnet_nb.phantoms import write_phantoms
+    from hqgnet_nb.train import begin_from
+    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.chdir(tmp_path); shutil.copytree(SHIPPED/'fundus-tiny', tmp_path/'m')
+    write_image('~/in/x.png', RGB8, facts=dict(dpi=(99, 99))); assert (tmp_path/'in/x.png').is_file() and (read_image('~/in/x.png') == RGB8).all()
+    assert image_facts('~/in/x.png') and list_images('~/in') == [tmp_path/'in/x.png']
+    write_phantoms('~/p', n=1, size=32); assert (tmp_path/'p/images/0000.png').is_file()
+    assert load_net('~/m')[1] == load_net('fundus-tiny')[1] and weights_of('~/m') == tmp_path/'m/model.safetensors'
+    assert begin_from('~/m', 'tiny', 3)[1]['init'] == 'm' and not (tmp_path/'~').exists()
+    write_image('in/~x.png', RGB8); monkeypatch.chdir(tmp_path/'in'); assert [(read_image(f) == RGB8).all() for f in list_images('.')] == [True]*2
+
 # the command line -----------------------------------------------------------------------------------------------------------
 
 def hqgnet(*args):

@@ -1,5 +1,5 @@
 """Facts about the project that no notebook shows: metadata, licence, cards, the sample, paths."""
-import hashlib, importlib, importlib.metadata as md, json, os, re, shutil, subprocess, sys
+import ast, hashlib, importlib, importlib.metadata as md, json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest, yaml
@@ -125,6 +125,30 @@ def test_every_notebook_has_its_module_and_number(root):
         for other in re.findall(r'^\s*from (?:\.|hqgnet_nb\.)(\w+) import', mod.read_text(), re.M):
             if stems[other] >= stems[mod.stem]: bad.append(f'{stems[mod.stem]} imports {stems[other]}')
     assert bad == []
+
+def test_contributing_names_the_modules_that_import_fastai(root):
+    "At their top, where it costs whoever imports them some seconds"
+    def imports(body):
+        for s in body:
+            if isinstance(s, ast.Import): yield from (a.name for a in s.names)
+            elif isinstance(s, ast.ImportFrom): yield s.module or ''
+            elif not isinstance(s, (ast.FunctionDef, ast.ClassDef)): yield from imports(getattr(s, 'body', []))
+    modules = {p.stem for p in (root/'hqgnet_nb').glob('*.py') if any(m.split('.')[0] == 'fastai' for m in imports(ast.parse(p.read_text()).body))}
+    said = re.search(r'Only (`[^.]*?) import fastai', (root/'CONTRIBUTING.md').read_text())[1]
+    assert {n.split('_', 1)[1] for n in re.findall(r'`(\w+)`', said)} == modules
+
+def test_make_install_has_what_the_course_needs(cfg): assert names(cfg['course_requirements'].split()) <= names(cfg['dev_requirements'].split())
+
+def test_methods_that_others_call_say_what_they_take():
+    "A comment beside each parameter, and a docstring with its source"
+    from fastcore.docments import docments
+    from hqgnet_nb.data import FixedLoader
+    from hqgnet_nb.document import Curve, Document
+    from hqgnet_nb.learner import Game
+    for f in (Document.frame, Document.write, Document.close, Curve.over, Curve.back, Curve.change, Game.spoil, Game.loss, Game.finite, Game.sound,
+              Game.numbers, FixedLoader.to_detach):
+        assert re.search(r'\[.*our reading\]$', f.__doc__ or ''), f
+        assert all(said for name, said in docments(f).items() if name not in ('self', 'return')), f
 
 def reading(path):
     "Minutes to read and do a notebook: words, lines of code that are shown, exercises, which each have a folded answer"
