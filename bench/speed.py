@@ -110,15 +110,15 @@ def backends(a):
 def inference(a):
     import torch
     works, run, last = backends(a); notes = {}
-    if 'ONNX Runtime' not in works: print("left out: ONNX Runtime is not installed (pip install 'hqgnet_nb[export]')")
+    if 'ONNX Runtime' not in works: print("| inference, ONNX Runtime | left out | | | not installed: pip install 'hqgnet_nb[export]' |")
     with torch.no_grad():
         want = works['eager']()
-        if a.no_compile: print('left out: torch.compile (--no-compile)')
-        elif not any(map(shutil.which, ('g++', 'clang++', 'c++'))): print('left out: torch.compile (no C++ compiler)')
+        if a.no_compile: print('| inference, torch.compile | left out | | | --no-compile |')
+        elif not any(map(shutil.which, ('g++', 'clang++', 'c++'))): print('| inference, torch.compile | left out | | | no C++ compiler |')
         else:
             t = time.perf_counter(); f = run(torch.compile(last))
             try: f(); works['torch.compile'] = f; notes['torch.compile'] = f'after {time.perf_counter() - t:.0f} s of compiling'
-            except Exception as e: print(f'left out: torch.compile ({type(e).__name__}: {str(e).splitlines()[0][:80]})')
+            except Exception as e: print(f'| inference, torch.compile | left out | | | {type(e).__name__}: {str(e).splitlines()[0][:80]} |')
         far = {k: float((f().x - want.x).abs().max()) for k, f in works.items()}
         t = median_times(works, 7, a.clock)
     for k in list(works)[1:]:
