@@ -184,5 +184,5 @@ if __name__ == '__main__':
     torch.set_num_threads(a.threads)
     if a.memory: memory(a, *a.memory); sys.exit()
     print(f'{a.threads} thread{"s" if a.threads > 1 else ""}, {"time on the clock" if a.threads > 1 else "processor time"}, PyTorch {torch.__version__}')
-    print('| what | measured | target | met | |\n|---|--:|--:|---|---|')
+    print('\n| what | measured | target | met | |\n|---|--:|--:|---|---|')
     for name in a.only.split(','): parts[name](a)
