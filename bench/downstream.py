@@ -5,8 +5,8 @@ LQ images: DRIVE's 20, degraded, in four folds; for cornea and endoscopy the LQ 
 solvers up to the moment when the task joins in (two fifths of the minutes), so that part is trained once; it begins with the weights that come with the library
 (`--init none`: from nothing). Every row ends by training the same segmenter on
 the same masked images, enhanced its way, and measures it on test images enhanced the same way. Beside it: a segmenter that was trained on clean images and
-frozen, and a task that no row was trained for: finding the reference's points again, as a registration of two visits would. A line of --out is one test
-image of one row, fold and seed; what is there is not run again."""
+frozen, and a task that no row was trained for: finding the reference's points again, as a registration of two visits would. --masked 4 leaves four groups
+their masks, the same for every row of a fold and seed. A line of --out is one test image of one row, fold, seed and number of masks; what is there is not run again."""
 import argparse, csv, os, sys, time
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from fastai.callback.core import Callback
 from hqgnet_nb.baselines import BASELINES
 from hqgnet_nb.bilevel import BiLevel, SOLVERS, choose_strength
 from hqgnet_nb.compare import fit_method, slug
-from hqgnet_nb.core import fov_mask, list_images, luma, read_image, read_mask, resize, set_seed, to_float, to_tensor, to_uint
+from hqgnet_nb.core import fov_mask, list_images, luma, read_image, read_mask, resize, rng, set_seed, to_float, to_tensor, to_uint
 from hqgnet_nb.data import patient, unpaired_dls
 from hqgnet_nb.enhance import Enhancer
 from hqgnet_nb.generator import save_net
@@ -35,7 +35,7 @@ GROUP = dict(fundus=patient, cornea=lambda f: str(int(digits(f))//40), endoscopy
 RIVALS = ('one-sided GAN', 'CycleGAN', 'StillGAN-style', 'paired ceiling')
 WARMUP, SIZE = .4, 128
 FIELDS = ['data', 'row', 'seed', 'fold', 'name', 'group', 'refit_dice', 'refit_cldice', 'refit_auc', 'refit_sensitivity', 'frozen_dice',
-          'frozen_cldice', 'frozen_auc', 'points', 'ssim', 'structure', 'filter_auc', 'seconds', 'task_seconds', 'steps', 'strength']
+          'frozen_cldice', 'frozen_auc', 'points', 'ssim', 'structure', 'filter_auc', 'seconds', 'task_seconds', 'steps', 'strength', 'masked']
 
 def folds(kind, work, n=4):
     "(masked LQ files to learn from, test files, folder of references, number of the segmenter that has not seen them) for each fold"
@@ -43,6 +43,12 @@ def folds(kind, work, n=4):
     files = list_images(work/'drive_test'); names = sorted({patient(f) for f in files})       # as in `segmenters` of notebook 15d
     fold = {g: k % n for k, g in enumerate(names)}
     return [([f for f in files if fold[patient(f)] != k], [f for f in files if fold[patient(f)] == k], work/'drive_ref', k) for k in range(n)]
+
+def with_masks(files, kind, n, seed):
+    "Those of `n` groups, drawn anew for each seed; all for None"
+    if n is None: return files
+    names = sorted({GROUP[kind](f) for f in files}); keep = {names[i] for i in rng(seed, 'masked').permutation(len(names))[:n]}
+    return [f for f in files if GROUP[kind](f) in keep]
 
 def label(name, init):
     "What a row is called: `alternating@.5` is the network of `alternating` at half strength"
@@ -79,7 +85,7 @@ def enhancer(work, out, seed, minutes, solver=None, data=None, task=None, init=N
         save_net(learn.best_net(), out, size=SIZE, steps=learn.game.step, seconds=round(learn.elapsed()), task_seconds=round(bi.seconds) if bi else 0)
     e = Enhancer.load(out, 'cpu'); return e.enhance, {k: e.config[k] for k in ('seconds', 'task_seconds', 'steps')}
 
-def rows_of(kind, work, seed, minutes, masked, fold, names, init, rivals):
+def rows_of(kind, work, seed, minutes, masked, fold, names, init, rivals, n=None, search=200):
     "(name, image -> image, facts) of each row"
     plan = dict(lq=work/'lq', hq=work/'hq', lq_ref=None, size=SIZE, steps=None, minutes=minutes, device='cpu')
     found, channels = find_targets(masked, work/('mask' if kind == 'fundus' else 'seg_mask')), 1 if kind == 'cornea' else 3
@@ -92,11 +98,11 @@ def rows_of(kind, work, seed, minutes, masked, fold, names, init, rivals):
         else:
             solver, _, strength = name.partition('@'); solver = 'none' if name == 'strength' else solver         # `strength`: as strong as the task wants it
             data = [TaskData(found, make_task(TASK[kind]), SIZE, channels, GROUP[kind], seed=seed)]
-            out = work/('begun' if init else 'bilevel')/(f'{solver}_{seed}_{minutes:g}' if solver == 'none' else f'{solver}_{seed}_{fold}_{minutes:g}')
+            out = work/('begun' if init else 'bilevel')/(f'{solver}_{seed}_{minutes:g}' if solver == 'none' else f'{solver}_{seed}_{fold}_{minutes:g}' + f'_{n}'*bool(n))
             enhance, facts = enhancer(work, out, seed, minutes, solver, data, TASK[kind], init)
             if name == 'strength':
                 t = time.process_time()
-                strength, losses = choose_strength(enhance, found, make_task(TASK[kind], seed=seed), SIZE, channels, GROUP[kind], seed=seed)
+                strength, losses = choose_strength(enhance, found, make_task(TASK[kind], seed=seed), SIZE, channels, GROUP[kind], steps=search, seed=seed)
                 facts |= dict(task_seconds=round(time.process_time() - t))
                 print(kind, fold, 'loss at each strength', {k: round(v, 3) for k, v in losses.items()}, flush=True)
             if strength != '': enhance = partial(enhance, strength=float(strength)); facts |= dict(strength=float(strength))
@@ -136,6 +142,8 @@ def main():
     p.add_argument('--rows', default=','.join([*BASELINES, *RIVALS, *SOLVERS, 'none@.5', 'alternating@.5', 'strength']),
                    help='SOLVER@S: its network at strength S; strength: the network of `none` as strong as the task wants it')
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--seeds', default='0', help='comma-separated')
+    p.add_argument('--masked', type=int, help='groups that have masks to learn from (patients, blocks, sequences), two at least; default: all')
+    p.add_argument('--search', type=int, default=200, help='steps of each short training of the row `strength`')
     p.add_argument('--refit', type=int, default=400, help='steps of each segmenter'); p.add_argument('--folds', default='0,1,2,3', help='of the fundus')
     p.add_argument('--init', help="weights to begin with; 'none': from nothing; default: those of the library for the data")
     p.add_argument('--rivals', type=int, help='seed of the trainings of bench/results.py that the rivals\' rows take; default: that of the row')
@@ -144,15 +152,16 @@ def main():
     a = p.parse_args(); torch.set_num_threads(1)
     if 'HQGNET_DATA' not in os.environ: sys.exit('downstream: set HQGNET_DATA to the folder of the real images first')
     root = Path(os.environ['HQGNET_DATA']); a.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {(r['data'], r['row'], r['seed'], r['fold']) for r in csv.DictReader(open(a.out))} if a.out.exists() else set()
+    few = '' if a.masked is None else str(a.masked)
+    done = {(r['data'], r['row'], r['seed'], r['fold']) for r in csv.DictReader(open(a.out)) if r['masked'] == few} if a.out.exists() else set()
     for kind in a.data.split(','):
         work = a.work/f'{kind}_128'; prepare(kind, root, work, SIZE); gather(kind, root, work, False)
         init = None if a.init == 'none' else a.init or f'{kind}-tiny'
         for seed in map(int, a.seeds.split(',')):
             for k, (masked, test, refs, judge) in enumerate(folds(kind, work)):
                 if kind == 'fundus' and str(k) not in a.folds.split(','): continue
-                left = [n for n in a.rows.split(',') if (kind, label(n, init), str(seed), str(k)) not in done]
-                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left, init, seed if a.rivals is None else a.rivals):
+                masked = with_masks(masked, kind, a.masked, seed); left = [n for n in a.rows.split(',') if (kind, label(n, init), str(seed), str(k)) not in done]
+                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left, init, seed if a.rivals is None else a.rivals, a.masked, a.search):
                     frozen = Segmenter.load(work/'compare'/f'segmenter_{judge}.safetensors')
                     rows = list(measure(kind, work, method, masked, test, refs, frozen, seed, a.refit))
                     new = not a.out.exists()
@@ -160,8 +169,8 @@ def main():
                         w = csv.DictWriter(f, FIELDS, extrasaction='ignore', lineterminator='\n')
                         if new: w.writeheader()
                         short = lambda v: f'{v:.4f}' if isinstance(v, float) else v
-                        for r in rows: w.writerow({q: short(v) for q, v in dict(data=kind, row=name, seed=seed, fold=k, **facts, **r).items()})
+                        for r in rows: w.writerow({q: short(v) for q, v in dict(data=kind, row=name, seed=seed, fold=k, masked=few, **facts, **r).items()})
                     mean = lambda c, rows=rows: np.nanmean([float(r[c]) for r in rows])
-                    print(kind, name, seed, k, *[f'{c} {mean(c):.3f}' for c in ('refit_dice', 'frozen_dice', 'points', 'ssim', 'structure')], flush=True)
+                    print(kind, name, seed, k, few, *[f'{c} {mean(c):.3f}' for c in ('refit_dice', 'frozen_dice', 'points', 'ssim', 'structure')], flush=True)
 
 if __name__ == '__main__': main()

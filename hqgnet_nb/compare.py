@@ -17,7 +17,7 @@ import numpy as np
 from .baselines import BASELINES, _readable, stems
 from .changes import changes, structure_scores
 from .core import UserError, atomic_path, fov_mask, luma, read_image, read_mask, resize, to_float, to_uint, write_image, write_json
-from .data import csv_groups, patient
+from .data import check_apart, csv_groups, patient
 from fastai.callback.core import Callback
 from .metrics import _is_grey, ccm_snr, paired_ci, score
 
@@ -371,8 +371,7 @@ def compare_methods(
     real = lambda *folders: {Path(f).resolve() for d in folders for f in stems(d).values()}
     if shared := real(test_lq) & real(lq, hq):
         raise UserError(f'{min(shared)}: to be measured on and to be learned from; keep the test images apart')
-    if shared := real(lq) & real(hq):
-        raise UserError(f'{min(shared)}: is among the low- and among the high-quality images; give two folders that share none')
+    check_apart(lq, hq)
     areas = areas or task == 'polyps'; items = test_images(test_lq, test_ref, test_mask, size, group, areas)
     if len({it['group'] for it in items}) == 1 < len(items):
         say(f'all test images are of one group by their names, {items[0]["group"]!r}: each is taken for one of its own; if some belong together, give --groups')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'TRIES', 'list_items', 'ImageSet', 'draw_level', 'UnpairedDataset', 'LQ', 'HQ', 'FOV', 'StreamLoader',
-           'FixedLoader', 'hold_out', 'leave_out', 'unpaired_dls', 'show_pairs', 'patient', 'number', 'blocks',
-           'csv_groups', 'split_groups']
+           'FixedLoader', 'hold_out', 'leave_out', 'check_apart', 'unpaired_dls', 'show_pairs', 'patient', 'number',
+           'blocks', 'csv_groups', 'split_groups']
 
 # %% ../nbs/03_data.ipynb #a3a0f659
 import csv, re, warnings
@@ -253,6 +253,13 @@ def leave_out(
     left = [x for x in list_items(source) if not (named(x) and group(x) in out)]
     if not left: raise UserError(f'{role}: each belongs to a group that is held out for validation, or to none; give images of others, or no grouping')
     return left
+
+def check_apart(
+    lq, hq, # folders, or lists of files or arrays
+):
+    "`UserError` where a file is among both, by whatever path; arrays have none and are not looked at [abstract: unpaired]"
+    real = lambda source: {Path(x).expanduser().resolve() for x in list_items(source) if isinstance(x, (str, Path))}
+    if both := real(lq) & real(hq): raise UserError(f'{min(both)}: is among the low- and among the high-quality images; give two folders that share none')
 
 def unpaired_dls(
     lq, hq, # folders, or lists of files or arrays: what training sees

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from .core import UserError, rng, torch_rng
-from .data import unpaired_dls
+from .data import check_apart, unpaired_dls
 from .generator import HQGNet, load_net, save_net
 from .learner import HQGLearner, NotFinite, PRESETS, as_first, average, code_report, gather, place, together
 from .losses import n_style, restoration_loss
@@ -356,9 +356,7 @@ def train_folders(
         rate = {'lr': old['lr']} if 'lr' in old else {'lr': LR_BEGUN} if init else {}
         learn = HQGLearner(dls, preset, net, out=out, seed=seed, **rate | learner)
         sets = dict(lq=dls.train.dataset.lq, hq=dls.train.dataset.hq, valid=dls.valid.dataset.lq)
-        real = lambda k: {Path(f).resolve() for f in sets[k].items if isinstance(f, (str, Path))}
-        if both := real('lq') & real('hq'):
-            raise UserError(f'{min(both)}: is among the low- and among the high-quality images; give two folders that share none')
+        check_apart(sets['lq'].items, sets['hq'].items)
         settings = learn.settings = dict(preset=preset, size=size, channels=dls.channels, seed=seed, batch=batch, crop=bool(crop),
                                          mixed=bool(learner.get('mixed')), n_lq=len(sets['lq']), n_hq=len(sets['hq']), **begun,
                                          **{f'{k}_files': files_hash(s.items) for k, s in sets.items()},
