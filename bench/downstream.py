@@ -6,7 +6,8 @@ solvers up to the moment when the task joins in (two fifths of the minutes), so 
 (`--init none`: from nothing). Every row ends by training the same segmenter on
 the same masked images, enhanced its way, and measures it on test images enhanced the same way. Beside it: a segmenter that was trained on clean images and
 frozen, and a task that no row was trained for: finding the reference's points again, as a registration of two visits would. --masked 4 leaves four groups
-their masks, the same for every row of a fold and seed. A line of --out is one test image of one row, fold, seed and number of masks; what is there is not run again."""
+their masks, the same for every row of a fold and seed. A line of --out is one test image of one row, fold, seed and number of masks; what is there is not
+run again."""
 import argparse, csv, os, sys, time
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,8 @@ def rows_of(kind, work, seed, minutes, masked, fold, names, init, rivals, n=None
         else:
             solver, _, strength = name.partition('@'); solver = 'none' if name == 'strength' else solver         # `strength`: as strong as the task wants it
             data = [TaskData(found, make_task(TASK[kind]), SIZE, channels, GROUP[kind], seed=seed)]
-            out = work/('begun' if init else 'bilevel')/(f'{solver}_{seed}_{minutes:g}' if solver == 'none' else f'{solver}_{seed}_{fold}_{minutes:g}' + f'_{n}'*bool(n))
+            own = (f'{solver}_{seed}', f'{minutes:g}') if solver == 'none' else (f'{solver}_{seed}_{fold}', f'{minutes:g}', *[str(n)]*bool(n))
+            out = work/('begun' if init else 'bilevel')/'_'.join(own)
             enhance, facts = enhancer(work, out, seed, minutes, solver, data, TASK[kind], init)
             if name == 'strength':
                 t = time.process_time()
@@ -160,8 +162,9 @@ def main():
         for seed in map(int, a.seeds.split(',')):
             for k, (masked, test, refs, judge) in enumerate(folds(kind, work)):
                 if kind == 'fundus' and str(k) not in a.folds.split(','): continue
-                masked = with_masks(masked, kind, a.masked, seed); left = [n for n in a.rows.split(',') if (kind, label(n, init), str(seed), str(k)) not in done]
-                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left, init, seed if a.rivals is None else a.rivals, a.masked, a.search):
+                masked, rivals = with_masks(masked, kind, a.masked, seed), seed if a.rivals is None else a.rivals
+                left = [n for n in a.rows.split(',') if (kind, label(n, init), str(seed), str(k)) not in done]
+                for name, method, facts in rows_of(kind, work, seed, a.minutes, masked, k, left, init, rivals, a.masked, a.search):
                     frozen = Segmenter.load(work/'compare'/f'segmenter_{judge}.safetensors')
                     rows = list(measure(kind, work, method, masked, test, refs, frozen, seed, a.refit))
                     new = not a.out.exists()

@@ -9,7 +9,7 @@ from hqgnet_nb.segmenter import WIDTHS, Segmenter, make_unet
 
 @pytest.fixture
 def bench(root, monkeypatch, tmp_path):
-    "The program, called with arguments, on a folder as bench/real.py and bench/results.py leave one: six corneal images in as many blocks to learn from, two to test on"
+    "The program, called with arguments, on a folder as bench/results.py leaves one: six corneal images in as many blocks to learn from, two to test on"
     work = tmp_path/'work/cornea_128'
     for part, n, at in (('lq_ref', 6, 0), ('hq', 3, 10), ('ref', 2, 20)):
         for k in range(n):
@@ -18,22 +18,25 @@ def bench(root, monkeypatch, tmp_path):
     degrade_folder(work/'lq_ref', work/'lq', 'cornea', seed=0); degrade_folder(work/'ref', work/'test', 'cornea', seed=1)
     Segmenter(make_unet(), dict(widths=WIDTHS)).save(work/'compare/segmenter_0.safetensors'); (work/'done').touch(); (work/'gathered').touch()
     monkeypatch.setenv('HQGNET_DATA', str(tmp_path)); monkeypatch.syspath_prepend(root/'bench')
-    spec = importlib.util.spec_from_file_location('downstream', root/'bench/downstream.py'); m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m); m.SIZE = 64
+    spec = importlib.util.spec_from_file_location('downstream', root/'bench/downstream.py'); m = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(m); m.SIZE = 64
     m.HQGLearner = partial(m.HQGLearner, matched=0.)           # looking for the knobs of the corruption costs more than the whole budget of this test
     threads = torch.get_num_threads()
     def go(rows, *more):
-        monkeypatch.setattr(sys, 'argv', ['downstream', '--data=cornea', f'--rows={rows}', '--minutes=.1', '--refit=3', '--search=1', f'--out={tmp_path/"t.csv"}',
-                                          f'--work={tmp_path/"work"}', *more])
+        to = f'--out={tmp_path/"t.csv"}', f'--work={tmp_path/"work"}'
+        monkeypatch.setattr(sys, 'argv', ['downstream', '--data=cornea', f'--rows={rows}', '--minutes=.1', '--refit=3', '--search=1', *to, *more])
         m.main(); return list(csv.DictReader(open(tmp_path/'t.csv')))
     go.module, go.work, go.table = m, work, tmp_path/'t.csv'
     yield go
     torch.set_num_threads(threads)
 
 def test_the_downstream_table_is_made_row_by_row_and_goes_on(bench, capsys):
-    rows = bench('CLAHE,none,none@.5,unrolled,strength'); names = ['CLAHE', 'HQG-Net, none', 'HQG-Net, none, strength .5', 'HQG-Net, unrolled', 'HQG-Net, strength']
+    rows = bench('CLAHE,none,none@.5,unrolled,strength')
+    names = ['CLAHE', 'HQG-Net, none', 'HQG-Net, none, strength .5', 'HQG-Net, unrolled', 'HQG-Net, strength']
     assert [(r['row'], r['name']) for r in rows] == [(n, f.stem) for n in names for f in list_images(bench.work/'test')]
     by = {r['row']: r for r in rows}; none, half, unrolled, chosen = (by[n] for n in names[1:])
-    assert all(0 <= float(r[c]) <= 1 for r in rows for c in ('refit_dice', 'frozen_dice', 'ssim', 'structure', 'filter_auc')) and {r['masked'] for r in rows} == {''}
+    assert all(0 <= float(r[c]) <= 1 for r in rows for c in ('refit_dice', 'frozen_dice', 'ssim', 'structure', 'filter_auc'))
+    assert {r['masked'] for r in rows} == {''}
     assert none['strength'] == '' and float(half['strength']) == .5 and float(chosen['strength']) in (0, .25, .5, .75, 1)
     assert none['ssim'] != half['ssim'] and none['steps'] == half['steps'] == chosen['steps'], 'one network, at two strengths'
     runs = bench.work/'begun'; assert sorted(p.name for p in runs.iterdir()) == ['begin_0_0.1', 'none_0_0.1', 'unrolled_0_0_0.1'], 'one beginning for all'
