@@ -82,8 +82,9 @@ TIMED = "speed.py" "speed.py --threads 2 --only convolutions,inference --no-comp
 bench: $(STAMP)  ## every timed comparison in bench/, on an idle machine some 40 minutes; the tables are kept in nbs/results/bench.md
 	@for f in $(TIMED); do printf '\n## bench/%s\n\n' "$$f"; $(BIN)/python bench/$$f 2>/dev/null || echo "failed: run it alone to see why"; done | tee nbs/results/bench.md
 
-stress: $(STAMP) ## what the gate does in part, in full: 1,000 bad files, 50 kills of a training and 50 of a batch, three processes; prints what it found
-	@HQGNET_STRESS=1 HQGNET_PROCESSES=3 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_fuzz.py tests/test_kill.py tests/test_distributed.py
+stress: $(STAMP) ## what the gate does in part, in full: 1,000 bad files, 50 kills of a training and 50 of a batch, three processes, the course in JupyterLab
+	@HQGNET_STRESS=1 HQGNET_PROCESSES=3 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_fuzz.py tests/test_kill.py tests/test_distributed.py; \
+	 a=$$?; HQGNET_STRESS=1 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_browser.py -k course; exit $$(( a + $$? ))
 
 weights: $(STAMP) ## train again the weights that come with the library (40 core-minutes)
 	@for k in fundus cornea endoscopy; do OMP_NUM_THREADS=1 $(BIN)/python -m hqgnet_nb.pretrained $$k hqgnet_nb/weights/$$k-tiny || exit 1; done

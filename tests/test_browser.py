@@ -1,5 +1,5 @@
 """The demos in a real browser: in JupyterLab, in the app, and as a page without a kernel. Needs Chromium and the extra `dev`; skips, saying so, without"""
-import base64, contextlib, functools, hashlib, http.server, io, itertools, json, os, re, socket, subprocess, sys, threading, time, urllib.parse
+import base64, contextlib, functools, hashlib, http.server, io, itertools, json, os, re, shutil, socket, subprocess, sys, threading, time, urllib.parse
 from pathlib import Path
 import numpy as np
 import pytest, tifffile
@@ -236,7 +236,7 @@ def lab(folder):
     env = os.environ | {'PYTHONPATH': root} | {k: str(folder/v) for k, v in own.items()}
     cmd = [sys.executable, '-m', 'jupyterlab', f'--port={port}', '--ip=127.0.0.1', '--allow-root', f'--ServerApp.root_dir={folder/"work"}',
            '--ServerApp.open_browser=False', '--IdentityProvider.token=', '--LabApp.news_url=None',
-           '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+           '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.expose_app_in_browser=True']
     p = subprocess.Popen(cmd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):
@@ -258,6 +258,49 @@ def run_in_lab(page, folder, source):
         page.wait_for_timeout(1500); page.keyboard.press('Shift+Enter')
         if (ask := page.get_by_role('button', name='No')).count(): ask.first.click()      # news, no
         yield
+
+STRESS = os.environ.get('HQGNET_STRESS')                                  # `make stress`: the whole course, not a part of it
+ROOT = Path(__file__).resolve().parent.parent
+COURSE = [p.stem for p in sorted((ROOT/'nbs').glob('*.ipynb'))] if STRESS else ['06_varnorm']
+ANSWERS = {'06_varnorm': ('nats = None', 'nats = .045', 'check_nats(nats)'), '25_glossary': ('wrong = set()', 'wrong = {1, 3, 4, 5}', 'check_wrong(wrong)')}
+STATE = """() => jupyterapp.shell.currentWidget.content.model && [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code').map(c =>
+  ({id: c.id, n: c.executionCount, source: c.sharedModel.source, outputs: c.outputs.toJSON()}))"""
+
+def ran(page, ids, since, seconds=600):
+    "Wait until the cells with these ids have been run after the prompt `since`, each without an error; the code cells as the page holds them"
+    for _ in range(2*seconds):
+        cells = {c['id']: c for c in page.evaluate(STATE) or ()}
+        for c in cells.values():
+            assert not (bad := [f"{o['ename']}: {o['evalue']}" for o in c['outputs'] if o['output_type'] == 'error']), (c['source'], bad)
+        if cells and all((cells[i]['n'] or 0) > since for i in ids): return cells
+        page.wait_for_timeout(500)
+    raise AssertionError(f'not run within {seconds} s: {[cells[i]["source"][:80] for i in ids if (cells[i]["n"] or 0) <= since]}')
+
+@pytest.mark.parametrize('name', COURSE)
+def test_a_notebook_of_the_course_in_jupyterlab(name, page, tmp_path):
+    "As a learner: open it, Run All, go to an exercise, write the answer, run the cell. Without the outputs that the file comes with"
+    for d in ('nbs', 'hqgnet_nb', 'data'): shutil.copytree(ROOT/d, tmp_path/'work'/d, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for f in ('settings.ini', 'pyproject.toml'): shutil.copy(ROOT/f, tmp_path/'work')
+    path = tmp_path/f'work/nbs/{name}.ipynb'; nb = json.loads(path.read_text(encoding='utf-8')); code = [c for c in nb['cells'] if c['cell_type'] == 'code']
+    for c in code: c.update(outputs=[], execution_count=None)
+    path.write_text(json.dumps(nb), encoding='utf-8')
+    with lab(tmp_path) as address:
+        page.goto(f'{address}/doc/tree/nbs/{name}.ipynb'); page.locator('.jp-Cell').first.wait_for(timeout=90_000)
+        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=90_000)
+        t = time.perf_counter()
+        for item in ('Run', 'Run All Cells'): page.get_by_role('menuitem', name=item, exact=True).click()
+        cells = ran(page, [c['id'] for c in code if ''.join(c['source']).strip()], 0); t = time.perf_counter() - t
+        if STRESS: print(f'{name}: {t:.0f} s', flush=True)
+        said = [''.join(o.get('text', '')) for c in cells.values() for o in c['outputs'] if o.get('name') == 'stderr']; assert not said, said
+        if name in ANSWERS:
+            old, new, check = ANSWERS[name]; i, c = next((i, c) for i, c in cells.items() if c['source'].startswith(old))
+            assert c['outputs'][-1]['data']['text/plain'] == 'False', 'an exercise begins unsolved'
+            cell = page.locator('.jp-CodeCell').filter(has_text=check).filter(has_text=old).first; cell.scroll_into_view_if_needed()
+            cell.locator('.cm-line').first.click()
+            page.keyboard.press('Home'); page.keyboard.press('Shift+End'); page.keyboard.type(new); page.keyboard.press('Shift+Enter')
+            done = ran(page, [i], c['n'])[i]; assert done['source'].startswith(new) and done['outputs'][-1]['data']['text/plain'] == 'True', done
+            shoot(page, f'course_{name}')
+        clean(page)
 
 DEMOS = """
 from IPython.display import display
