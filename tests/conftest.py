@@ -5,6 +5,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+def told(what):
+    "Print what a test has found; `make stress` keeps it, in the file that HQGNET_STRESS names"
+    print(f'\n{what}', flush=True)
+    if path := os.environ.get('HQGNET_STRESS'):
+        with open(path, 'a', encoding='utf-8') as f: f.write(f'- {what}\n')
+
 @functools.cache
 def chromium():
     "The path of a Chromium: the one that HQGNET_CHROMIUM names, the system's, or playwright's own; None where there is none"

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest, tifffile
 from PIL import Image
-from conftest import NO_CHROMIUM, chromium
+from conftest import NO_CHROMIUM, chromium, told
 
 sync = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 for package in ('anywidget', 'voila', 'jupyterlab'): pytest.importorskip(package, reason=f'{package} is not installed')
@@ -276,21 +276,36 @@ def ran(page, ids, since, seconds=600):
         page.wait_for_timeout(500)
     raise AssertionError(f'not run within {seconds} s: {[cells[i]["source"][:80] for i in ids if (cells[i]["n"] or 0) <= since]}')
 
+@pytest.fixture(scope='module')
+def course(tmp_path_factory):
+    "A copy of the course, without the outputs that it comes with, in a JupyterLab that lives for all of its tests: (its address, the copy)"
+    home = tmp_path_factory.mktemp('course')
+    for d in ('nbs', 'hqgnet_nb', 'data'): shutil.copytree(ROOT/d, home/'work'/d, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for f in ('settings.ini', 'pyproject.toml'): shutil.copy(ROOT/f, home/'work')
+    for path in (home/'work/nbs').glob('*.ipynb'):
+        nb = json.loads(path.read_text(encoding='utf-8'))
+        for c in nb['cells']: c.update(dict(outputs=[], execution_count=None) if c['cell_type'] == 'code' else {})
+        path.write_text(json.dumps(nb), encoding='utf-8')
+    with lab(home) as address: yield address, home/'work'
+
+@pytest.fixture(scope='module')
+def times():
+    "Seconds of each notebook of the course; said when all have run"
+    seconds = {}; yield seconds
+    told(f'Course in JupyterLab, Run All: {len(seconds)} notebooks in {sum(seconds.values())/60:.1f} minutes; the longest: '
+         + ', '.join(f'{n} {seconds[n]:.0f} s' for n in sorted(seconds, key=seconds.get)[:-7:-1]))
+
 @pytest.mark.parametrize('name', COURSE)
-def test_a_notebook_of_the_course_in_jupyterlab(name, page, tmp_path):
-    "As a learner: open it, Run All, go to an exercise, write the answer, run the cell. Without the outputs that the file comes with"
-    for d in ('nbs', 'hqgnet_nb', 'data'): shutil.copytree(ROOT/d, tmp_path/'work'/d, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
-    for f in ('settings.ini', 'pyproject.toml'): shutil.copy(ROOT/f, tmp_path/'work')
-    path = tmp_path/f'work/nbs/{name}.ipynb'; nb = json.loads(path.read_text(encoding='utf-8')); code = [c for c in nb['cells'] if c['cell_type'] == 'code']
-    for c in code: c.update(outputs=[], execution_count=None)
-    path.write_text(json.dumps(nb), encoding='utf-8')
-    with lab(tmp_path) as address:
+def test_a_notebook_of_the_course_in_jupyterlab(name, page, course, times):
+    "As a learner: open it, Run All, go to an exercise, write the answer, run the cell"
+    address, work = course; code = [c for c in json.loads((work/f'nbs/{name}.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    try:
         page.goto(f'{address}/doc/tree/nbs/{name}.ipynb'); page.locator('.jp-Cell').first.wait_for(timeout=90_000)
         page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=90_000)
         t = time.perf_counter()
         for item in ('Run', 'Run All Cells'): page.get_by_role('menuitem', name=item, exact=True).click()
         cells = ran(page, [c['id'] for c in code if ''.join(c['source']).strip()], 0); t = time.perf_counter() - t
-        if STRESS: print(f'{name}: {t:.0f} s', flush=True)
+        times[name] = t
         said = [''.join(o.get('text', '')) for c in cells.values() for o in c['outputs'] if o.get('name') == 'stderr']; assert not said, said
         if name in ANSWERS:
             old, new, check = ANSWERS[name]; i, c = next((i, c) for i, c in cells.items() if c['source'].startswith(old))
@@ -301,6 +316,7 @@ def test_a_notebook_of_the_course_in_jupyterlab(name, page, tmp_path):
             done = ran(page, [i], c['n'])[i]; assert done['source'].startswith(new) and done['outputs'][-1]['data']['text/plain'] == 'True', done
             shoot(page, f'course_{name}')
         clean(page)
+    finally: page.evaluate('() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()')       # 58 kernels would fill the memory
 
 DEMOS = """
 from IPython.display import display

@@ -317,3 +317,16 @@ def test_units_of_a_microscope(tmp_path):
     from hqgnet_nb.cli import main
     assert main(['enhance', 'fundus-tiny', str(tmp_path/'in'), str(tmp_path/'out'), '--format', 'same', '--device', 'cpu']) == 0
     assert image_facts(tmp_path/'out/a.tif')['units'] == facts['units']
+
+@pytest.mark.parametrize('unit, want', [('', (25400/.83, 25400/1.66)), (' PhysicalSizeXUnit="&#181;m"', (25400/.83, 25400/1.66)),
+                                        (' PhysicalSizeXUnit="pixel"', (72, 36)), (' PhysicalSizeYUnit="mm"', (25400/.83, 25.4/1.66)),
+                                        (' PhysicalSizeXUnit="nm"', None), ('none', (72, 36))])
+def test_pixel_sizes_of_an_ome_tiff(unit, want, tmp_path):
+    "What its XML says of pixels goes before the tags and is kept as resolution, in TIFF and PNG; not beyond a million pixels an inch"
+    from hqgnet_nb.core import image_facts
+    img = np.arange(48*64, dtype=np.uint16).reshape(48, 64); size = '' if unit == 'none' else f' PhysicalSizeX="0.83" PhysicalSizeY="1.66"{unit}'
+    words = f'<?xml version="1.0"?><OME><Image ID="Image:0"><Pixels ID="P" SizeX="64" SizeY="48"{size}/></Image></OME>'
+    tifffile.imwrite(tmp_path/'a.ome.tif', img, description=words.encode(), metadata=None, resolution=(72, 36), resolutionunit='INCH')
+    facts = image_facts(tmp_path/'a.ome.tif'); x = read_image(tmp_path/'a.ome.tif'); assert np.array_equal(x, img) and ('dpi' in facts) == (want is not None)
+    for name in ('b.tif', 'b.png') if want else ():
+        write_image(tmp_path/name, x, facts=facts); assert np.allclose(image_facts(tmp_path/name)['dpi'], want, rtol=1e-3), name
