@@ -5,7 +5,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-def told(what):
+def noted(what):
     "Print what a test has found; `make stress` keeps it, in the file that HQGNET_STRESS names"
     print(f'\n{what}', flush=True)
     if path := os.environ.get('HQGNET_STRESS'):

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest, tifffile
 from PIL import Image
-from conftest import NO_CHROMIUM, chromium, told
+from conftest import NO_CHROMIUM, chromium, noted
 
 sync = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 for package in ('anywidget', 'voila', 'jupyterlab'): pytest.importorskip(package, reason=f'{package} is not installed')
@@ -292,7 +292,7 @@ def course(tmp_path_factory):
 def times():
     "Seconds of each notebook of the course; said when all have run"
     seconds = {}; yield seconds
-    told(f'Course in JupyterLab, Run All: {len(seconds)} notebooks in {sum(seconds.values())/60:.1f} minutes; the longest: '
+    noted(f'Course in JupyterLab, Run All: {len(seconds)} notebooks in {sum(seconds.values())/60:.1f} minutes; the longest: '
          + ', '.join(f'{n} {seconds[n]:.0f} s' for n in sorted(seconds, key=seconds.get)[:-7:-1]))
 
 @pytest.mark.parametrize('name', COURSE)

@@ -1,7 +1,7 @@
 """Several processes train what one process trains with the same batch; they stop, fail and go on together."""
 import json, os, signal, subprocess, sys, time
 import numpy as np, pytest, torch
-from conftest import told
+from conftest import noted
 from hqgnet_nb.core import rng, write_image
 
 N = int(os.environ.get('HQGNET_PROCESSES', 2))              # `make stress` takes three
@@ -115,7 +115,7 @@ def test_several_processes_are_one(folder):
     assert len(list((folder/'whole/samples').glob('*.png'))) == 2 and json.loads((folder/'whole/config.json').read_text())['batch'] == 4*N
     with pytest.raises(ValueError, match='batch=8|batch=12'): space['train'](folder, 'parts', resume=True)       # with another batch it would be another run
     assert learn.game.step == STEPS
-    told(f'Training by {N} processes: after {STEPS} steps the weights are {most:.0e} of their length from those of one process with the same batch; 2e-3 at most')
+    noted(f'Training by {N} processes: after {STEPS} steps the weights are {most:.0e} of their length from those of one process; 2e-3 at most')
 
 def test_command_line_trains_in_several_processes_and_stops(folder):
     words = f'train --processes {N} --lq {folder}/lq --hq {folder}/hq --out {folder}/cli --size 32 --steps 100000 --valid-every 2 --device cpu'.split()

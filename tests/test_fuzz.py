@@ -2,7 +2,7 @@
 import os
 import numpy as np, pytest
 import fuzz
-from conftest import told
+from conftest import noted
 
 N = 1000 if os.environ.get('HQGNET_STRESS') else 7*len(fuzz.FAMILIES)//2
 
@@ -14,7 +14,8 @@ def test_every_case_is_read_rightly_or_refused_in_one_line(results):
     assert not wrong, '\n'.join(f"case {m['done']} ({m['family']}, {m['file']!r}): {m['bad']}" for m in wrong)
     assert sorted(m['done'] for m in results) == list(range(N)) and {m['family'] for m in results} == set(fuzz.FAMILIES)
     read = sum(m['outcome'].startswith('read') for m in results); assert N/3 < read < 3*N/4, 'of both there are enough'
-    told(f'Odd and bad files: {N} cases, {read} read rightly, {N - read} refused in a line; longest {max(m["seconds"] for m in results):.1f} s, most memory {max(m["mib"] for m in results)} MiB')
+    noted(f'Odd and bad files: {N} cases, {read} read rightly, {N - read} refused in a line; '
+          f'longest {max(m["seconds"] for m in results):.1f} s, most memory {max(m["mib"] for m in results)} MiB')
 
 def test_nothing_is_said_beside_the_error(results):
     "No library's own words on the screen, which would not name the file"

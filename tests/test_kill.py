@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from hqgnet_nb.core import read_image, rng, write_image
 from hqgnet_nb.generator import HQGNet, save_net
-from conftest import told
+from conftest import noted
 from test_resume import rows
 
 STRESS = os.environ.get('HQGNET_STRESS')
@@ -94,8 +94,8 @@ def test_a_training_killed_at_any_moment_ends_in_the_same_bits(eyes, whole, star
         assert a == b and rows(run) == rows(whole), 'the log has no gap and nothing twice'
         assert not hidden(run) and sorted(p.name for p in run.rglob('*')) == sorted(p.name for p in whole.rglob('*'))
         shutil.rmtree(run)
-    told(f'Training: {kills} kills in {runs} runs of {STEPS} steps ({seconds:.0f} s without a kill), each ended in the same bits; how often the checkpoint was at which step then: '
-         + ', '.join(f'{s}: {k}' for s, k in sorted(at.items())))
+    noted(f'Training: {kills} kills in {runs} runs of {STEPS} steps ({seconds:.0f} s without a kill), each ended in the same bits; '
+          'how often the checkpoint was at which step then: ' + ', '.join(f'{s}: {k}' for s, k in sorted(at.items())))
 
 
 # batches --------------------------------------------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ def test_a_batch_killed_at_any_moment_ends_in_the_same_files(batch, start, tmp_p
         if not killed(start(enhance(d, out), log), float(gen.uniform(.02, seconds))): shutil.rmtree(out); continue
         k += 1; half = pictures(out); there.append(len(half)); assert all(whole[name] == data for name, data in half.items()), 'what is there is whole'
         done(start(enhance(d, out), log), log, 1); assert same(out, d/'whole'); shutil.rmtree(out)
-    told(f'Batch: {n} kills of a batch of {IMAGES} images ({seconds:.0f} s), each ended in the same files; images there at that moment: {min(there)} to {max(there)}, '
-         f'{sum(0 < k < IMAGES for k in there)} times neither none nor all')
+    noted(f'Batch: {n} kills of a batch of {IMAGES} images ({seconds:.0f} s), each ended in the same files; '
+          f'images there at that moment: {min(there)} to {max(there)}, {sum(0 < k < IMAGES for k in there)} times neither none nor all')
 
 @pytest.mark.parametrize('n', [1, 2, 9])
 def test_a_batch_killed_between_writing_and_placing(n, batch, start, tmp_path):
