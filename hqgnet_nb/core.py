@@ -115,8 +115,9 @@ _UPRIGHT = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.fli
 def _upright(img, orientation): return np.ascontiguousarray(_UPRIGHT.get(orientation if isinstance(orientation, int) else 1, _UPRIGHT[1])(img))
 
 def _orientation(im):
-    "What a loaded Pillow image says of how it was held; 1 where its words are damaged"
-    try: return im.getexif().get(0x0112, 1)
+    "What a loaded Pillow image says of how it was held; 1 where its words are damaged, which costs nothing and needs no warning"
+    try:
+        with _ALONE, warnings.catch_warnings(): warnings.simplefilter('ignore'); return im.getexif().get(0x0112, 1)
     except Exception: return 1
 
 def _pixels(path, n):
