@@ -17,7 +17,7 @@ NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
 LIMIT, LONGEST, WARN = 120, 300, 60         # seconds for one notebook: it fails above the first, one of LONG above the second; is named above the third
 JOBS = 2                                    # notebooks, or imports, at a time
 # these come first, so that none is left alone in the end
-LONG = '15d_compare', '10b_train', '12d_contest', '10_learner', '09b_restore', '14_bilevel', '24_gpu_and_scale'
+LONG = '15d_compare', '10b_train', '12d_contest', '10_learner', '09b_restore', '14_bilevel', '24_gpu_and_scale', '09_losses', '21_results', '23_downstream'
 # what must not be imported with these
 LEAN = {**{f'hqgnet_nb.{m}': ['fastai'] for m in ('enhance', 'manifest', 'films', 'batch')}, 'hqgnet_nb.cli': ['fastai', 'torch']}
 # a path that only exists on the machine where the notebook was run
