@@ -264,39 +264,40 @@ def label(
 
 # %% ../nbs/15f_batch.ipynb #6a311dd2
 def veil(
-    src, # the folder of inputs, or one file
-    out, # that of results
-    guide=None, # a folder or file of guides
+    words, # {folder or file: what it is called in place of its path; None: as it is}
+    among, # folders whose files are known, by a hash of the name that each has in its folder
+    ours=(), # places where all but such names are this program's own, and are told
 ): # a function text -> text
-    "A function that puts hashes in place of names, whichever a line holds; what lies there and is not known is 'a file' [our reading]"
-    spelled, base = lambda p: printable(Path(p).as_posix()), Path(src).expanduser()
-    words = {src: label(src, True) if _or(base.is_file, False) else 'INPUT', guide: 'GUIDE', out: None}
+    "A function that puts hashes in place of names, whichever a line holds; what else lies in one of these places is 'a file' [our reading]"
+    spelled = lambda p: printable(Path(p).as_posix())
     forms = lambda p: {spelled(q) for q in (p, Path(p).expanduser(), os.path.abspath(Path(p).expanduser()), os.path.realpath(Path(p).expanduser()))}
-    places = {s: w for p, w in words.items() if p for s in forms(p) if s != '.'}
+    told = {s for p in ours for s in forms(p)}; places = {s: w for p, w in words.items() if p for s in forms(p) if s != '.'}
+    longest_first = '|'.join(re.escape(s) for s in sorted(places, key=len, reverse=True)) or '(?!)'
     @functools.cache
     def known():
         out = {}
-        for here, folders, files in os.walk(base):
-            at = Path(here).relative_to(base)
+        for base, (here, folders, files) in ((b, w) for b in map(Path, among) for w in os.walk(b.expanduser())):
+            at = Path(here).relative_to(base.expanduser())
             for p in (at/n for n in files):
                 for q in (p, p.with_suffix('')): out[spelled(q)] = out[spelled(repr(q.as_posix())[1:-1])] = label(p.as_posix(), True)
             for n in folders: out.setdefault(spelled(at/n), f'folder {_key((at/n).as_posix())}')
         return {k: out[k] for k in sorted(out, key=len, reverse=True)}
-    def behind(rest):
+    parts = functools.cache(lambda: '\n'.join(known()))
+    def behind(rest, mine):
         "What follows a place in a line"
         if re.match(r'(manifest(_\d+)?\.jsonl|manifest_\w+\.plan|report\.html)(?!\w)', rest): return rest
-        if rest.startswith('uncertainty/'): return f'uncertainty/{behind(rest[12:])}'
+        if rest.startswith('uncertainty/'): return f'uncertainty/{behind(rest[12:], mine)}'
         ends = lambda k: not re.match(r'[\w/.]' if known()[k].startswith('folder') else r'[\w/]', rest[len(k):])
         if k := next((k for k in known() if rest.startswith(k) and ends(k)), None): return known()[k] + rest[len(k):]
-        return re.sub('^(?:(?!: | and | would ).)+', 'a file', rest)
+        return rest if mine else re.sub('^(?:(?!: | and | would ).)+', 'a file', rest)
     def hide(text):
         text = printable(text)
-        for s, w in sorted(places.items(), key=lambda p: -len(p[0])):
-            first, *more = re.split(rf'(?<![\w./\\-]){re.escape(s)}(?![\w.-])', text)
-            text = first + ''.join((w or s) + (f'/{behind(r[1:])}' if r[:1] == '/' else r) for r in more)
+        first, *more = re.split(rf'(?<![\w./\\-])({longest_first})(?![\w.-])', text)
+        text = first + ''.join((places[s] or s) + (f'/{behind(r[1:], s in told)}' if r[:1] == '/' else r) for s, r in zip(more[::2], more[1::2]))
         for k in known():                                      # of a folder given as `.` names come alone
             if k in text and set(k) & {'.', '/'}: text = re.sub(rf'(?<![\w./-]){re.escape(k)}(?!\w)', lambda _: known()[k], text)      # noqa: B023
-        return text
+        # what is quoted and part of a name: a stem, or the patient that a name begins with
+        return re.sub(r'''\'([^']{2,})'|"([^"]{2,})"''', lambda m: 'a name' if (m[1] or m[2]) in parts() else m[0], text)
     return hide
 
 # %% ../nbs/15f_batch.ipynb #e879c974

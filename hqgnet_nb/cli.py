@@ -68,10 +68,11 @@ def finish(
     failures, # [(path, why), …]
     done, # the line for stdout, with {n} for their number
     folders=0, # how many of the failures are folders
+    hide=str, # a function that is put over what names a file
 ) -> int: # exit code: 0, or 1 where some failed
     "Say what was done and what failed [our reading]"
     print(done.replace('{n}', f'{n_ok} image{"" if n_ok == 1 else "s"}', 1))          # a folder's name may hold braces too
-    for path, why in failures: say('failed:', why if str(path) in str(why) else f'{path}: {why}')
+    for path, why in failures: say('failed:', hide(why if str(path) in str(why) else f'{path}: {why}'))
     if len(failures) > folders: say(f'error: {len(failures) - folders} of {n_ok + len(failures) - folders} images failed')
     if folders: say(f'error: {folders} of the folders cannot be looked into')
     return int(bool(failures))
@@ -89,9 +90,7 @@ def _run_degrade(a):
     from hqgnet_nb.core import ImageError
     n_ok, failures = degrade_folder(a.input, a.out, a.kind, a.seed, progress('degrading'), a.overwrite)
     if failures and a.input.is_file(): raise ImageError(failures[0][1])            # one file is not a batch
-    return finish(n_ok, failures, f'{{n}} in {a.out}, parameters in {a.out/"degradations.json"}')
-
-_HIDDEN = 'names are hidden, for this may be a log: see `key` in OUT/manifest*.jsonl, or ask for --names'
+    return finish(n_ok, failures, f'{{n}} in {a.out}, parameters in {a.out/"degradations.json"}', hide=a.hide)
 
 def _run_enhance(a):
     "`hqgnet enhance`; returns the exit code"
@@ -104,11 +103,10 @@ def _run_enhance(a):
                                     uncertainty=a.uncertainty, progress=progress('enhancing'), sidecar=a.sidecar, overwrite=a.overwrite, shard=a.shard,
                                     sequence=a.sequence, name=run.name if run.exists() or str(a.run_path) not in shipped() else str(a.run_path), say=say,
                                     quiet=quiet)
-    if failures and one: raise ImageError(f'{label(a.input, quiet)}: {failures[0][1]}')            # one file is not a batch
+    if failures and one: raise ImageError(f'{label(a.input.name if quiet else a.input, quiet)}: {failures[0][1]}')            # one file is not a batch
     failures = [(label(f.relative_to(a.input.expanduser()), quiet), why) for f, why in failures]
     folders = sum(why.startswith('a folder that') for _, why in failures)
-    code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''), folders)
-    if failures and quiet and a.quiet_names is None: say(_HIDDEN)
+    code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''), folders, a.hide)
     if a.report and not one: _report(a, a.input)
     return code
 
@@ -147,11 +145,12 @@ def _run_evaluate(a):
     print(format_table(res['rows']), end='')
     for method, versus in compare(res['images']).items(): print(f'beside {method}: {in_words(versus, "the prediction")}')
     for k, names in res['unmatched'].items():
-        if names: say(f'warning: {len(names)} of --{k} left out, without a counterpart: {", ".join(names[:3])}{" …" if len(names) > 3 else ""}')
+        some = ', '.join(map(repr, names[:3])) + ' …'*(len(names) > 3)
+        if names: say(a.hide(f'warning: {len(names)} of --{k} left out, without a counterpart: {some}'))
     if a.json: write_json(a.json, res); print(f'numbers in {a.json}')
     n = len({i['name'] for i in res['images']})
     if a.lq and n < MIN_GROUPS: print(f'fewer than {MIN_GROUPS} images decide nothing: no row is called better or worse')
-    return finish(n, res['failed'], '{n} measured')
+    return finish(n, res['failed'], '{n} measured', hide=a.hide)
 
 def _run_export(a):
     "`hqgnet export`; returns the exit code"
@@ -200,7 +199,8 @@ def _run_compare(a):
     if a.task_group: more['task_group'] = a.task_group if Path(a.task_group).is_file() else _grouping(a.task_group)       # a table's name is kept
     if a.solver is not None: more['solvers'] = [s.strip() for s in a.solver.split(',') if s.strip()]
     compare_methods(a.lq, a.hq, a.test_lq, a.out, test_ref=a.test_ref, test_mask=a.test_mask, lq_ref=a.lq_ref, methods=methods, minutes=a.minutes,
-                    steps=a.steps, seeds=a.seeds, size=a.size, say=say, seg_images=a.seg_images, seg_masks=a.seg_masks, areas=a.areas, task=a.task,
+                    steps=a.steps, seeds=a.seeds, size=a.size, say=lambda line: say(a.hide(line)), seg_images=a.seg_images,
+                    seg_masks=a.seg_masks, areas=a.areas, task=a.task,
                     masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, task_weight=a.task_weight, init=a.init,
                     measures=a.measure, **more)
     rows = finished_rows(a.out); table = summary(rows); print(comparison_table(table))
@@ -448,6 +448,7 @@ def _add_making(command, seed, kind, device):
     c.add_argument('out', type=Path, metavar='OUT', help='folder; gets the same sub-folders and stems, as .png, and degradations.json')
     c.add_argument('--kind', **kind); c.add_argument('--seed', **seed)
     c.add_argument('--overwrite', action='store_true', help='replace files that this command did not make, which is refused otherwise')
+    _add_names(c)
     c = command('train', _run_train, 'learn from two folders that are not pairs')
     for name, text in (('lq', 'low-quality images'), ('hq', 'high-quality images')):
         c.add_argument(f'--{name}', type=Path, required=True, metavar='DIR', help=f'folder of {text}')
@@ -483,14 +484,16 @@ def _add_making(command, seed, kind, device):
     c.add_argument('--group', metavar='patient|number|CSV',
                    help='what no group of is both validated on and trained on: patient, the name up to the first _; number, the first in the name; '
                         'or a table with the columns file, group')
+    _add_names(c)
 
 # %% ../nbs/17_cli.ipynb #2b43838c
-def _add_names(c):
-    "Add the two options of names to a command"
+def _add_names(c, batch=False):
+    "Add the two options of names to a command, which leaves manifests and a report or not"
     g = c.add_mutually_exclusive_group(); c.set_defaults(quiet_names=None)
     g.add_argument('--names', dest='quiet_names', action='store_const', const=False,
-                   help='say names of files; default: on a terminal; elsewhere, as in a log, they are called by a hash, which is `key` in OUT/manifest*.jsonl')
-    g.add_argument('--quiet-names', action='store_const', const=True, help='call files by that hash on a terminal too, and in the report')
+                   help='say names of files; default: on a terminal; elsewhere, as in a log, they are called by a hash'
+                   + ', which is `key` in OUT/manifest*.jsonl'*batch)
+    g.add_argument('--quiet-names', action='store_const', const=True, help='call files by that hash on a terminal too' + ', and in the report'*batch)
 
 def _add_using(command, device):
     "Add the commands that use networks and images"
@@ -512,13 +515,13 @@ def _add_using(command, device):
     c.add_argument('--shard', type=shard, metavar='K/N', help='do part K of N, counted from 1; default: as RANK and WORLD_SIZE say, which launchers set')
     c.add_argument('--sequence', action='store_true', help='the images of each folder are the frames of a film: enhance them without flicker')
     c.add_argument('--report', action='store_true', help='write OUT/report.html: sums, failures, the images with the lowest scores')
-    _add_names(c)
+    _add_names(c, batch=True)
     c.add_argument('--device', **device)
     c = command('merge', _run_merge, 'sum up a batch that several processes have done')
     c.add_argument('out', type=Path, metavar='OUT', help='the folder of `hqgnet enhance RUN INPUT OUT`; gets manifest.jsonl')
     c.add_argument('--report', action='store_true', help='write OUT/report.html too')
     c.add_argument('--input', type=Path, metavar='INPUT', help='the folder of inputs, to show them in the report')
-    _add_names(c)
+    _add_names(c, batch=True)
     c = command('compare', _run_compare, 'train every method for the same time and measure them on the same images')
     for name, text in (('lq', 'low-quality images to learn from'), ('hq', 'high-quality images to learn from'),
                        ('test-lq', 'images to measure on, of other patients'), ('test-ref', 'their references, same stems'),
@@ -553,12 +556,14 @@ def _add_using(command, device):
                    help='a measure of your own, such as LPIPS: a function of image and reference; with =image of the image alone, with =sets of all results '
                         'and all HQ images; add ,less where less is better. May be given again')
     c.add_argument('--refit-steps', type=number(int, 1), default=400, metavar='N', help="of the task's training in each row")
+    _add_names(c)
     c = command('evaluate', _run_evaluate, 'measure enhanced images against references')
     for name, text in (('pred', 'enhanced images'), ('ref', 'references with the same stems'), ('lq', 'the inputs; adds rows of simple methods'),
                        ('hq', 'good images for colour matching; default: the references'), ('mask', 'masks of vessels or nerves; adds vesselness'),
                        ('fov', 'fields of view; default: found in the references')):
         c.add_argument(f'--{name}', type=Path, required=name in ('pred', 'ref'), metavar='DIR', help=text)
     c.add_argument('--json', type=Path, metavar='FILE', help='write all numbers here')
+    _add_names(c)
     c = command('app', _run_app, 'show the demos in a browser, on this machine alone')
     c.add_argument('model', nargs='?', default='fundus-tiny', metavar='RUN_OR_MODEL', help='a run of `hqgnet train`, or weights that come with the library')
     c.add_argument('--images', type=Path, metavar='DIR', help='images to show; default: generated ones')
@@ -581,11 +586,22 @@ def _quiet(a):
     "Whether names are hidden in what is said: as was asked for, and else where it goes to no terminal"
     return not sys.stderr.isatty() if a.quiet_names is None else a.quiet_names
 
+_BATCH = 'enhance', 'merge'                                  # their OUT has manifests
+
 def _hide(a):
-    "A function that is put over lines of which nobody knows what they name"
-    if not hasattr(a, 'quiet_names') or not _quiet(a): return lambda text: text
-    from hqgnet_nb.batch import veil
-    return veil(a.input or a.out, a.out, getattr(a, 'guide', None))
+    "A function that is put over lines of which nobody knows what they name; sets `a.hid` where it hid one"
+    if not hasattr(a, 'quiet_names') or not _quiet(a): return str
+    from hqgnet_nb.batch import label, veil
+    from hqgnet_nb.core import _or
+    given = {k: v for k, v in vars(a).items() if isinstance(v, Path)}
+    own = {v: None for k, v in given.items() if k in ('out', 'json', 'run_path')}
+    words = {v: label(v.name, True) if _or(v.expanduser().is_file, False) else k.upper().replace('_', '-') for k, v in given.items() if v not in own}
+    # in the OUT of a batch lies what bears the names of inputs, of earlier ones too
+    cover = veil(words | own, [v for k, v in given.items() if v in words and k != 'guide'] or [a.out], [] if a.command in _BATCH else own)
+    vague = re.compile(r'\ba (?:name|file)\b').findall
+    def hide(text):
+        line = cover(text); a.hid |= bool(re.search(r'\b(file|folder) [0-9a-f]{10}\b', line)) or len(vague(line)) > len(vague(text)); return line
+    return hide
 
 def main(
     argv=None, # list of words; None: those of the command line
@@ -594,12 +610,12 @@ def main(
     for stream in sys.stdout, sys.stderr:                     # a terminal that lacks a character shows '?' for it
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='replace')
     a = build_parser().parse_args(argv); a.words = sys.argv[1:] if argv is None else list(argv)
-    hide = str
+    a.hide, a.hid = str, False
     try:
-        hide = _hide(a)
+        a.hide = _hide(a)
         with warnings.catch_warnings():
             for category in DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning: warnings.simplefilter('ignore', category)
-            warnings.showwarning = lambda message, *_, **__: other_process() or say('warning:', hide((str(message).splitlines() or ['no more is known'])[0]))
+            warnings.showwarning = lambda message, *_, **__: other_process() or say('warning:', a.hide((str(message).splitlines() or ['no more is known'])[0]))
             code = a.run(a)
             sys.stdout.flush()
             return code
@@ -611,11 +627,13 @@ def main(
     except Exception as e:
         if os.environ.get('HQGNET_DEBUG'): raise
         from hqgnet_nb.core import UserError
-        line = ' '.join(hide(str(e)).split())
+        line = ' '.join(a.hide(str(e)).split())
         if isinstance(e, UserError):
             if not getattr(e, 'told', False): say('error:', line)        # by another process
-            if getattr(a, 'quiet_names', 0) is None and re.search(r'\b(file|folder) [0-9a-f]{10}\b', line): say(_HIDDEN)
             return 2
         say(f'error: {type(e).__name__}: {line[:300]} (HQGNET_DEBUG=1 shows where)'); return 3
+    finally:
+        where = 'see `key` in OUT/manifest*.jsonl, or '*(a.command in _BATCH)
+        if a.hid and a.quiet_names is None: say(f'names are hidden, for this may be a log: {where}ask for --names')
 
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())       # not when a notebook runs this cell

@@ -29,7 +29,7 @@ class PairedDataset:
         self.lq, self.hq, self.size, self.seed, self.p_whole, self.paired = lq, ref, size, seed, p_whole, True
         for k, (p, q) in enumerate(zip(lq.pyramids, ref.pyramids)):
             if [a.shape[:2] for a, _ in p] != [b.shape[:2] for b, _ in q]:
-                raise UserError(f'pair {lq.stem(k)}: image and reference differ in size; make them agree')
+                raise UserError(f'pair {lq.stem(k)!r}: image and reference differ in size; make them agree')
             ref.pyramids[k] = [(b, f) for (_, f), (b, _) in zip(p, q)]           # one field of view, so that crops are drawn alike
 
     def __len__(self): return len(self.lq)

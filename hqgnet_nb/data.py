@@ -310,7 +310,7 @@ def unpaired_dls(
         refs = ImageSet(valid_ref, size, ch, 'references', crop=crop and valid.boxes)
         if refs.failures: raise UserError(f'a reference cannot be read: {refs.failures[0][1]}')
         odd = [(valid.stem(k), refs.stem(k)) for k in range(min(len(valid), len(refs))) if valid.stem(k) != refs.stem(k)]
-        if odd: raise UserError(f'validation image {odd[0][0]} meets reference {odd[0][1]}; give both the same names')
+        if odd: raise UserError(f'validation image {odd[0][0]!r} meets reference {odd[0][1]!r}; give both the same names')
     if why: warnings.warn(f'{why}: validation is on training images, and says nothing of others; give more low-quality images, or some for validation '
                           '(--valid-lq)', stacklevel=2)
     dls = DataLoaders(StreamLoader(UnpairedDataset(train, good, size, seed, p_whole=p_whole), bs=bs, num_workers=num_workers),

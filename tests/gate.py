@@ -14,7 +14,8 @@ import notebooks
 
 BIN = Path(sys.executable).parent           # not resolved: the environment's own folder
 NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
-LIMIT, LONGEST, WARN = 120, 300, 60         # seconds for one notebook: it fails above the first, one of LONG above the second; is named above the third
+# A notebook above the first is named, one above the second has hung: machines differ threefold, so no time in between fails.
+WARN, HUNG = 60, 1200                       # seconds
 JOBS = 2                                    # notebooks, or imports, at a time
 # these come first, so that none is left alone in the end
 LONG = '15d_compare', '10b_train', '12d_contest', '10_learner', '09b_restore', '14_bilevel', '24_gpu_and_scale', '09_losses', '21_results', '23_downstream'
@@ -26,10 +27,11 @@ MACHINE = re.compile(r'(?<![\w.~/:])/(?:home|root|Users|work|tmp|opt|srv|mnt|var
 
 class Tally:
     "Counts checks and prints a line for each; used from several threads"
-    def __init__(self): self.n, self.lock = {'PASS': 0, 'FAIL': 0, 'SKIP': 0}, threading.Lock()
+    def __init__(self): self.n, self.failed, self.lock = {'PASS': 0, 'FAIL': 0, 'SKIP': 0}, [], threading.Lock()
     def __call__(self, state, name, seconds=0., why=''):
         with self.lock:
             self.n[state] += 1
+            if state == 'FAIL': self.failed.append(name)
             print(f'{state} {name} ({seconds:.1f} s)', flush=True)
             if why: print('\n'.join('     ' + l for l in why.strip().splitlines()[-40:]), flush=True)
     def check(self, name, problems, seconds=0.): self('FAIL' if problems else 'PASS', name, seconds, '\n'.join(problems))
@@ -132,13 +134,13 @@ def imports(tmp):
     with ThreadPoolExecutor(JOBS) as ex: list(ex.map(one, sorted(names)))
 
 def run_notebooks(tmp):
-    "Every notebook runs on a CPU, in a copy, without the cells flagged slow, and in its time"
+    "Every notebook runs on a CPU, in a copy, without the cells flagged slow"
     copy, flagged = copy_repo(tmp/'notebooks'), []; before = {p for p in (copy/'nbs').rglob('*')}
     def one(nb):
-        rc, out, s = run([BIN/'nbdev_test', '--path', f'nbs/{nb.name}'], copy, LONGEST, CUDA_VISIBLE_DEVICES='', MPLBACKEND='Agg')
-        ok, limit = rc == 0 and 'Success.' in out, LONGEST if nb.stem in LONG else LIMIT
+        rc, out, s = run([BIN/'nbdev_test', '--path', f'nbs/{nb.name}'], copy, HUNG, CUDA_VISIBLE_DEVICES='', MPLBACKEND='Agg')
+        ok = rc == 0 and 'Success.' in out
         if s > WARN: flagged.append(f'{nb.name} {s:.0f} s')
-        tally('PASS' if ok and s <= limit else 'FAIL', f'notebook: {nb.name}', s, '' if ok and s <= limit else f'more than {limit} s' if ok else out)
+        tally('PASS' if ok else 'FAIL', f'notebook: {nb.name}', s, '' if ok else out)
     with ThreadPoolExecutor(JOBS) as ex: list(ex.map(one, sorted(NBS, key=lambda nb: nb.stem not in LONG)))
     if flagged: print(f'     above {WARN} s: {", ".join(flagged)}', flush=True)
     left = sorted(p.relative_to(copy).as_posix() for p in set((copy/'nbs').rglob('*')) - before
@@ -159,7 +161,7 @@ def pytests(tmp):
     "The tests in tests/, a file at a time in each of two processes"
     xml = tmp/'junit.xml'
     cmd = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-n', JOBS, '--dist', 'loadfile', f'--junitxml={xml}', 'tests']
-    rc, out, s = run(cmd, limit=2400, MPLBACKEND='Agg')
+    rc, out, s = run(cmd, limit=4800, MPLBACKEND='Agg')
     if rc not in (0, 1) or not xml.exists(): tally('FAIL', 'pytest', s, out)
     for case in ET.parse(xml).iter('testcase') if xml.exists() else []:
         kids = {k.tag: k for k in case}; bad = [kids[k] for k in ('failure', 'error') if k in kids]
@@ -213,6 +215,7 @@ def main():
             if name not in only: continue
             try: stage(tmp, begun[name]) if name in begun else stage(tmp)
             except Exception as e: tally('FAIL', name, 0, f'{type(e).__name__}: {e}')
+    for name in tally.failed: print(f'failed: {name}')              # once more, where somebody looks first
     print(f'gate: {time.time() - t:.0f} s')
     print(tally.line(), flush=True)
     return bool(tally.n['FAIL']) or not tally.n['PASS']

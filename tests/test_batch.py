@@ -2,7 +2,7 @@
 import contextlib, hashlib, io, json, os, shutil, signal, subprocess, sys, time
 import numpy as np
 import pytest
-from hqgnet_nb.core import list_images, read_image, write_image
+from hqgnet_nb.core import list_images, read_image, to_uint, write_image
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHONUNBUFFERED': '1'}
 
@@ -38,7 +38,7 @@ def state(out):
 
 def killed_after(p, out, n):
     "Kill a process as soon as its folder holds `n` images; the count then"
-    end = time.time() + 120
+    end = time.time() + 1200
     while p.poll() is None and len(list(out.rglob('[!.]*.png'))) < n and time.time() < end: time.sleep(.005)
     p.send_signal(signal.SIGKILL); p.communicate()
     return len(list(out.rglob('[!.]*.png')))
@@ -59,10 +59,10 @@ def test_two_processes_one_killed(ward, whole, tmp_path):
     "Each file once, whoever dies; the merged manifest has one line for each"
     out = tmp_path/'out'; words = ('enhance', 'fundus-tiny', ward, out, '--device', 'cpu', '--report')
     a, b = (start(*words, RANK=str(k), WORLD_SIZE='2') for k in (0, 1))
-    killed_after(b, out, 4); text, err = a.communicate(timeout=300); assert a.returncode in (0, 1) and 'Traceback' not in err
+    killed_after(b, out, 4); text, err = a.communicate(timeout=1200); assert a.returncode in (0, 1) and 'Traceback' not in err
     assert 'no report yet' in err and not (out/'report.html').exists()
     code, _, _ = here('merge', out); assert code == 1
-    b = start(*words, RANK='1', WORLD_SIZE='2'); text, err = b.communicate(timeout=300); assert 'were done before' in err or b.returncode in (0, 1), err
+    b = start(*words, RANK='1', WORLD_SIZE='2'); text, err = b.communicate(timeout=1200); assert 'were done before' in err or b.returncode in (0, 1), err
     assert state(out) == state(whole)
     lines = [json.loads(l) for p in sorted(out.glob('manifest_*.jsonl')) for l in p.read_text().splitlines() if '"done"' in l]
     assert len(lines) == 40 == len({l['file'] for l in lines}), 'each file once'
@@ -394,3 +394,33 @@ def test_names_on_a_terminal_and_in_a_log(ward, tmp_path):
     assert code == 2 and 'other settings' in err and 'or give --overwrite' in err and 'Meier' not in err and 'ask for --names' in err, err
     code, text, err = here('merge', tmp_path/'out', '--report'); page = (tmp_path/'out/report.html').read_text()
     assert code == 1 and 'Huber' not in text + err and 'Huber' in page
+
+LEARNED = ('--size', 32, '--steps', 1, '--device', 'cpu')
+def test_no_command_names_files_in_a_log(tmp_path):
+    "Spoiling, training, measuring, comparing: files that are damaged, missing, alone, or of one patient; a hash for each name, unless names are asked for"
+    from hqgnet_nb.phantoms import phantom
+    eyes, lq, ref, few, far = (tmp_path/n for n in ('Ward', 'lq', 'ref', 'few', 'far')); damaged = ('Huber Eva_3.png', 'Sub Maier/Kunz_3.png')
+    for n in ('Huber Eva_1', 'Huber Eva_2', 'Sub Maier/Kunz_1', 'Sub Maier/Kunz_2'):
+        img = to_uint(phantom('fundus', 48, len(n))['image'])
+        for d in (eyes, lq, ref): write_image(d/f'{n}.png', img)
+        write_image(far/f'{n}.png', img//2)
+    write_image(few/'Huber Eva_1.png', img)
+    for d in (eyes, lq): [(d/n).write_bytes(b'no picture') for n in damaged]
+    data = ('--lq', lq, '--hq', ref); versus = ('compare', *data, '--test-lq', far, '--out', tmp_path/'c', '--methods', 'no enhancement', '--size', 64)
+    said = {}
+    for k, (words, code) in enumerate((
+            (('degrade', eyes, tmp_path/'spoilt'), 1), (('degrade', eyes/damaged[0], tmp_path/'one'), 2),
+            (('train', *data, '--out', tmp_path/'run', *LEARNED), 0),
+            (('train', *data, '--out', tmp_path/'run', '--valid-lq', few, '--valid-ref', ref/'Huber Eva_2.png', *LEARNED), 2),
+            (('train', *data, '--out', tmp_path/'run', '--valid-lq', few, '--valid-ref', lq/damaged[1], *LEARNED), 2),
+            (('evaluate', '--pred', lq, '--ref', few), 0), (('evaluate', '--pred', lq, '--ref', eyes), 1),
+            (('evaluate', '--pred', few, '--ref', ref, '--lq', ref/'Sub Maier'), 2),
+            ((*versus, '--test-ref', few), 2), ((*versus, '--test-ref', far), 0))):
+        for more in ('--quiet-names', '--names', None):
+            if more != '--quiet-names' and not code and words[0] == 'train': continue                  # once is enough of what takes long
+            for d in tmp_path.glob('run*'): shutil.rmtree(d)
+            got, text, err = here(*words, *([more] if more else [])); assert got == code, (words, err)
+            named = any(n in text + err for n in ('Huber', 'Kunz', 'Maier', 'Ward')); said[k] = said.get(k, False) or named
+            assert more == '--names' or not named, (words, text, err)
+            assert ('ask for --names' in err) <= (more is None), err
+    assert sum(said.values()) >= 7, ('names are there to be hidden', said)

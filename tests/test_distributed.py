@@ -86,8 +86,8 @@ def rows(run):
     return [{k: float(v) if v[-1:].isdigit() else v for k, v in zip(names, r) if k != 'seconds'} for r in rest]
 
 def test_several_processes_are_one(folder):
-    t = time.time(); p = subprocess.run(launch(folder/'work.py', folder), capture_output=True, text=True, env=ENV, timeout=600)
-    assert p.returncode and time.time() - t < 500, 'one of them died in the end, on purpose, and the launcher says so'
+    t = time.time(); p = subprocess.run(launch(folder/'work.py', folder), capture_output=True, text=True, env=ENV, timeout=1800)
+    assert p.returncode and time.time() - t < 1500, 'one of them died in the end, on purpose, and the launcher says so'
     each = [json.loads((folder/f'{r}.json').read_text()) if (folder/f'{r}.json').exists() else pytest.fail(p.stderr[-3000:]) for r in range(N)]
     one, others = each[0], each[1:]
     for k in ('whole', 'parts', 'minutes', 'half', 'task'): assert all(e.get(k) == one[k] for e in others), f'{k}: the same in all\n{p.stderr[-3000:]}'
@@ -120,9 +120,9 @@ def test_several_processes_are_one(folder):
 def test_command_line_trains_in_several_processes_and_stops(folder):
     words = f'train --processes {N} --lq {folder}/lq --hq {folder}/hq --out {folder}/cli --size 32 --steps 100000 --valid-every 2 --device cpu'.split()
     p = subprocess.Popen([sys.executable, '-m', 'hqgnet_nb.cli', *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
-    until = time.time() + 240
+    until = time.time() + 1200
     while not (folder/'cli/checkpoint.pt').exists(): assert p.poll() is None and time.time() < until, p.communicate()[1]; time.sleep(.05)
-    p.send_signal(signal.SIGTERM); _, err = p.communicate(timeout=60)
+    p.send_signal(signal.SIGTERM); _, err = p.communicate(timeout=1800)
     said = [l for l in err.splitlines() if l.startswith('hqgnet: ')]
     assert p.returncode and sum('stopped at step' in l for l in said) == 1 and '--resume' in said[-1] and sum('step 2,' in l for l in said) == 1, err
     at = torch.load(folder/'cli/checkpoint.pt', weights_only=True)['step']
@@ -130,7 +130,7 @@ def test_command_line_trains_in_several_processes_and_stops(folder):
 
 def test_a_folder_is_enhanced_by_a_launcher(folder):
     words = ['-m', 'hqgnet_nb.cli', 'enhance', 'fundus-tiny', folder/'lq', folder/'enhanced', '--device', 'cpu']
-    p = subprocess.run(launch(*words), capture_output=True, text=True, env=ENV, timeout=300); assert not p.returncode, p.stderr[-2000:]
+    p = subprocess.run(launch(*words), capture_output=True, text=True, env=ENV, timeout=1200); assert not p.returncode, p.stderr[-2000:]
     lines = [[json.loads(l) for l in (folder/f'enhanced/manifest_{k}.jsonl').read_text().splitlines()] for k in range(N)]
     done = [{d['file'] for d in l if d.get('status') == 'done'} for l in lines]
     assert all(done) and sum(map(len, done)) == 24 == len(set().union(*done)) == len(list((folder/'enhanced').glob('*.png'))), 'each file once'

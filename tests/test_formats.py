@@ -232,7 +232,7 @@ def test_references_must_fit(tmp_path):
     for name in ('lq/a.png', 'lq/b.png', 'ref/a.tif', 'ref/b.jpg', 'other/a.png', 'other/c.png', 'few/a.png'): write_image(tmp_path/name, RGB8)
     shutil.copytree(tmp_path/'ref', tmp_path/'broken'); (tmp_path/'broken/a.tif').write_bytes(b'no')
     dls = unpaired_dls(tmp_path/'lq', tmp_path/'ref', size=20, valid_lq=tmp_path/'lq', valid_ref=tmp_path/'ref'); assert len(dls.valid.one_batch()) == 5
-    for ref, says in (('other', 'meets reference c'), ('few', '1 references for 2'), ('broken', 'a.tif')):
+    for ref, says in (('other', "meets reference 'c'"), ('few', '1 references for 2'), ('broken', 'a.tif')):
         with pytest.raises(UserError) as e: unpaired_dls(tmp_path/'lq', tmp_path/'ref', size=20, valid_lq=tmp_path/'lq', valid_ref=tmp_path/ref)
         assert says in str(e.value)
 
@@ -264,7 +264,8 @@ def run(zoo, tmp_path_factory):
     "A run of two steps on the folder of everything; its name has a space"
     out = tmp_path_factory.mktemp('runs')/'my rün'; good = shutil.copytree(zoo, out.parent/'good')
     with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter('always'); code, _, err = hqgnet('train', '--lq', zoo, '--hq', good, '--out', out, '--steps', 2, '--size', 32, '--device', 'cpu')
+        warnings.simplefilter('always')
+        code, _, err = hqgnet('train', '--lq', zoo, '--hq', good, '--out', out, '--steps', 2, '--size', 32, '--device', 'cpu', '--names')
     said = err + ' '.join(str(w.message) for w in said)
     assert code == 0 and all(name in said for name in REFUSED), f'not named: {[n for n in REFUSED if n not in said]}'
     return out

@@ -13,11 +13,11 @@ def start(*args):
                             stderr=subprocess.PIPE, text=True, env=ENV)
 
 def done(p, code=0):
-    out, err = p.communicate(timeout=300)
+    out, err = p.communicate(timeout=1200)
     assert p.returncode == code and 'Traceback' not in err, f'{p.args}: {p.returncode}\n{out}\n{err}'
     return err
 
-def wait_for(path, p, seconds=120):
+def wait_for(path, p, seconds=1200):
     "Returns when the file is there; fails where the process ends before"
     until = time.time() + seconds
     while not path.exists():
