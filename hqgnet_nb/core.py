@@ -145,7 +145,11 @@ def _from_tiff(path):
         _one(path, frames); _one(path, t.series[0].size//page.size)
         _fits(path, t.filehandle.size, max(20*page.imagewidth*page.imagelength, 2*page.nbytes) + 2**26)
         plain = kind in ('RGB', 'MINISBLACK', 'MINISWHITE')
-        if page.dtype == np.uint8 and not (plain and page.bitspersample == 8): return None
+        if page.dtype == np.uint8 and not (plain and page.bitspersample == 8):
+            end = max(map(sum, zip(page.dataoffsets, page.databytecounts)), default=0)
+            if end > t.filehandle.size:                                # Pillow's decoder would write to the terminal
+                raise ImageError(f'{path}: cannot be read as an image (cut short: {t.filehandle.size} bytes of {end})')
+            return None
         if not plain: raise ImageError(f'{path}: {page.dtype} pixels of kind {kind}; save it as grey or RGB')
         n, known = page.samplesperpixel, kind == 'RGB' or {1, 2} & set(page.extrasamples)                       # 1 and 2 say alpha
         if n > 4 or n in (2, 4) and not known:                         # such as two stains: to leave one out would be a guess

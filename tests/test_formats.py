@@ -236,6 +236,20 @@ def test_references_must_fit(tmp_path):
         with pytest.raises(UserError) as e: unpaired_dls(tmp_path/'lq', tmp_path/'ref', size=20, valid_lq=tmp_path/'lq', valid_ref=tmp_path/ref)
         assert says in str(e.value)
 
+@pytest.mark.parametrize('packing', [None, 'lzw', 'zlib'])
+@pytest.mark.parametrize('kind', ['separated', 'palette'])
+def test_a_tiff_that_is_cut_short_is_refused_in_silence(kind, packing, tmp_path, capfd):
+    "The decoder of what Pillow reads writes lines of its own, past Python"
+    a = np.random.default_rng(0).integers(0, 255, (64, 64, 4) if kind == 'separated' else (64, 64), np.uint8); refused = 0
+    more = {} if kind == 'separated' else dict(colormap=np.arange(3*256, dtype=np.uint16).reshape(3, 256))
+    tifffile.imwrite(tmp_path/'a.tif', a, photometric=kind, compression=packing, **more)
+    assert read_image(tmp_path/'a.tif').shape == (64, 64, 3); whole = (tmp_path/'a.tif').read_bytes()
+    for n in range(len(whole) - 5, 200, -len(whole)//9):
+        (tmp_path/'b.tif').write_bytes(whole[:n])
+        with pytest.raises(ImageError): read_image(tmp_path/'b.tif')
+        refused += 1
+    said = capfd.readouterr(); assert refused >= 7 and said.err == said.out == '', said
+
 def test_tilde_is_the_home_folder(monkeypatch, tmp_path):
     "In the library as in a shell; but a name that begins with ~ is a name"
     from hqgnet_nb.core import image_facts, list_images
