@@ -122,16 +122,39 @@ def ruff(tmp):
         rc, out, s = run([BIN/'ruff', 'check', '--no-cache', '--output-format=concise', d])
         tally('FAIL' if rc else 'PASS', f'ruff: {d}', s, out if rc else '')
 
+# Other people's libraries are loaded once, as they take most of the time; each of our modules then begins in a copy of that process.
+ALONE = """
+import ast, importlib, os, sys, time, traceback
+root, names, ours = sys.argv[1], sys.argv[2:], lambda m: (m or '').split('.')[0] in ('', 'hqgnet_nb')
+for name in names:
+    for node in ast.parse(open(f'{root}/{name.replace(".", "/")}.py', encoding='utf-8').read()).body:
+        for m in [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []:
+            if not ours(m): importlib.import_module(m)
+assert not [m for m in sys.modules if m.startswith('hqgnet_nb')]
+for name in names:
+    t = time.time()
+    if not (child := os.fork()):
+        try:
+            m = importlib.import_module(name); assert m.__file__.startswith(root), f'imported from {m.__file__}'
+            os._exit(0)
+        except BaseException: traceback.print_exc(); sys.stderr.flush(); os._exit(1)
+    bad = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(f'\\n{"FAIL" if bad else "PASS"} {name} {time.time() - t:.1f}', flush=True)
+"""
+
 def imports(tmp):
-    "Every module imports bare, from another folder, in a process of its own; the light ones stay light"
-    def one(name):
-        code = (f'import sys, {name} as m\nassert m.__file__.startswith({str(ROOT)!r}), f"imported from {{m.__file__}}"\n'
-                f'heavy = [k for k in {LEAN.get(name, [])} if k in sys.modules]\nassert not heavy, f"imports {{heavy}}"')
-        rc, out, s = run([sys.executable, '-c', code], tmp, limit=300)
-        without = f" without {' and '.join(LEAN[name])}" if name in LEAN else ''
-        tally('FAIL' if rc else 'PASS', f'import: {name}{without}', s, out if rc else '')
-    names = {f'hqgnet_nb.{f.stem}' for f in (ROOT/'hqgnet_nb').glob('*.py') if f.stem != '__init__'} | set(LEAN)
-    with ThreadPoolExecutor(JOBS) as ex: list(ex.map(one, sorted(names)))
+    "Every module imports alone, from another folder, in a process of its own; the light ones stay light"
+    def light(name):
+        code = f'import sys, {name} as m\nheavy = [k for k in {LEAN[name]} if k in sys.modules]\nassert not heavy, f"imports {{heavy}}"'
+        rc, out, s = run([sys.executable, '-c', code], tmp, limit=900)
+        tally('FAIL' if rc else 'PASS', f"import: {name} without {' and '.join(LEAN[name])}", s, out if rc else '')
+    names = sorted(f'hqgnet_nb.{f.stem}' for f in (ROOT/'hqgnet_nb').glob('*.py') if f.stem != '__init__')
+    with ThreadPoolExecutor(JOBS) as ex:
+        alone = ex.submit(run, [sys.executable, '-c', ALONE, ROOT, *names], tmp); list(ex.map(light, LEAN))
+    rc, out, s = alone.result(); found = re.findall(r'^(PASS|FAIL) (hqgnet_nb\S+) ([\d.]+)$', out, re.M)
+    for state, name, sec in found: tally(state, f'import: {name}', float(sec), out if state == 'FAIL' else '')
+    missing = set(names) - {name for _, name, _ in found}
+    if rc or missing: tally('FAIL', f'import: {", ".join(sorted(missing))}', s, out)
 
 def run_notebooks(tmp):
     "Every notebook runs on a CPU, in a copy, without the cells flagged slow"
