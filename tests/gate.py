@@ -122,49 +122,36 @@ def ruff(tmp):
         rc, out, s = run([BIN/'ruff', 'check', '--no-cache', '--output-format=concise', d])
         tally('FAIL' if rc else 'PASS', f'ruff: {d}', s, out if rc else '')
 
-# Other people's libraries are loaded once, as they take most of the time; each of our modules then begins in a copy of that process.
-ALONE = """
-import ast, importlib, os, sys, time, traceback
-root, names, ours = sys.argv[1], sys.argv[2:], lambda m: (m or '').split('.')[0] in ('', 'hqgnet_nb')
-for name in names:
-    for node in ast.parse(open(f'{root}/{name.replace(".", "/")}.py', encoding='utf-8').read()).body:
-        for m in [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []:
-            if not ours(m): importlib.import_module(m)
-assert not [m for m in sys.modules if m.startswith('hqgnet_nb')]
-for name in names:
-    t = time.time()
-    if not (child := os.fork()):
-        try:
-            m = importlib.import_module(name); assert m.__file__.startswith(root), f'imported from {m.__file__}'
-            os._exit(0)
-        except BaseException: traceback.print_exc(); sys.stderr.flush(); os._exit(1)
-    bad = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(f'\\n{"FAIL" if bad else "PASS"} {name} {time.time() - t:.1f}', flush=True)
-"""
+def in_copies(what, names, root, cwd):
+    "Results of tests/copies.py as they come; its own end is a failure where it leaves one out"
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1', 'CUDA_VISIBLE_DEVICES': '', 'MPLBACKEND': 'Agg'}
+    for k in 'PYTHONPATH', 'IN_TEST': env.pop(k, None)
+    if stopping.is_set(): raise RuntimeError('stopped')
+    with open(cwd/f'{what}.log', 'w+') as err:
+        p = subprocess.Popen([sys.executable, ROOT/'tests/copies.py', root, what, str(JOBS), str(HUNG), *names], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
+        running.add(p); left = set(names)
+        for line in p.stdout: r = json.loads(line); left.discard(r['name']); yield r
+        rc = p.wait(); running.discard(p)
+        if rc or left: err.seek(0); yield dict(name=', '.join(sorted(left)) or what, code=rc or 1, seconds=0., out=err.read())
 
 def imports(tmp):
     "Every module imports alone, from another folder, in a process of its own; the light ones stay light"
     def light(name):
         code = f'import sys, {name} as m\nheavy = [k for k in {LEAN[name]} if k in sys.modules]\nassert not heavy, f"imports {{heavy}}"'
-        rc, out, s = run([sys.executable, '-c', code], tmp, limit=900)
+        rc, out, s = run([sys.executable, '-c', code], tmp, limit=HUNG)
         tally('FAIL' if rc else 'PASS', f"import: {name} without {' and '.join(LEAN[name])}", s, out if rc else '')
-    names = sorted(f'hqgnet_nb.{f.stem}' for f in (ROOT/'hqgnet_nb').glob('*.py') if f.stem != '__init__')
-    with ThreadPoolExecutor(JOBS) as ex:
-        alone = ex.submit(run, [sys.executable, '-c', ALONE, ROOT, *names], tmp); list(ex.map(light, LEAN))
-    rc, out, s = alone.result(); found = re.findall(r'^(PASS|FAIL) (hqgnet_nb\S+) ([\d.]+)$', out, re.M)
-    for state, name, sec in found: tally(state, f'import: {name}', float(sec), out if state == 'FAIL' else '')
-    missing = set(names) - {name for _, name, _ in found}
-    if rc or missing: tally('FAIL', f'import: {", ".join(sorted(missing))}', s, out)
+    with ThreadPoolExecutor(JOBS) as ex: list(ex.map(light, LEAN))
+    for r in in_copies('imports', sorted(f'hqgnet_nb.{f.stem}' for f in (ROOT/'hqgnet_nb').glob('*.py') if f.stem != '__init__'), ROOT, tmp):
+        tally('FAIL' if r['code'] else 'PASS', f"import: {r['name']}", r['seconds'], r['out'] if r['code'] else '')
 
 def run_notebooks(tmp):
     "Every notebook runs on a CPU, in a copy, without the cells flagged slow"
     copy, flagged = copy_repo(tmp/'notebooks'), []; before = {p for p in (copy/'nbs').rglob('*')}
-    def one(nb):
-        rc, out, s = run([BIN/'nbdev_test', '--path', f'nbs/{nb.name}'], copy, HUNG, CUDA_VISIBLE_DEVICES='', MPLBACKEND='Agg')
-        ok = rc == 0 and 'Success.' in out
-        if s > WARN: flagged.append(f'{nb.name} {s:.0f} s')
-        tally('PASS' if ok else 'FAIL', f'notebook: {nb.name}', s, '' if ok else out)
-    with ThreadPoolExecutor(JOBS) as ex: list(ex.map(one, sorted(NBS, key=lambda nb: nb.stem not in LONG)))
+    for r in in_copies('notebooks', sorted((nb.stem for nb in NBS), key=lambda n: n not in LONG), copy, tmp):
+        ok = not r['code'] and 'Success.' in r['out']
+        if r['seconds'] > WARN: flagged.append(f"{r['name']} {r['seconds']:.0f} s")
+        tally('PASS' if ok else 'FAIL', f"notebook: {r['name']}.ipynb", r['seconds'], '' if ok else r['out'])
     if flagged: print(f'     above {WARN} s: {", ".join(flagged)}', flush=True)
     left = sorted(p.relative_to(copy).as_posix() for p in set((copy/'nbs').rglob('*')) - before
                   if not {'__pycache__', '.ipynb_checkpoints'} & set(p.parts) and p.name != '.last_checked')
