@@ -85,7 +85,7 @@ bench: $(STAMP)  ## every timed comparison in bench/, on an idle machine some 40
 stress: $(STAMP) ## what the gate does in part, in full: 1,000 bad files, 50 kills of a training and 50 of a batch, three processes, the course in JupyterLab
 	@rm -f nbs/results/stress.md; export HQGNET_STRESS=$(CURDIR)/nbs/results/stress.md; \
 	 HQGNET_PROCESSES=3 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_fuzz.py tests/test_kill.py tests/test_distributed.py; \
-	 a=$$?; $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_browser.py -k course; b=$$?; cat nbs/results/stress.md; exit $$(( a + b ))
+	 a=$$?; $(BIN)/python -m pytest -q -s -p no:cacheprovider -n 2 tests/test_browser.py -k course; b=$$?; cat nbs/results/stress.md; exit $$(( a + b ))
 
 weights: $(STAMP) ## train again the weights that come with the library (40 core-minutes)
 	@for k in fundus cornea endoscopy; do OMP_NUM_THREADS=1 $(BIN)/python -m hqgnet_nb.pretrained $$k hqgnet_nb/weights/$$k-tiny || exit 1; done

@@ -281,21 +281,28 @@ def veil(
             for p in (at/n for n in files):
                 for q in (p, p.with_suffix('')): out[spelled(q)] = out[spelled(repr(q.as_posix())[1:-1])] = label(p.as_posix(), True)
             for n in folders: out.setdefault(spelled(at/n), f'folder {_key((at/n).as_posix())}')
-        return {k: out[k] for k in sorted(out, key=len, reverse=True)}
+        return out
+    lengths = functools.cache(lambda: sorted({len(k) for k in known()}, reverse=True))
+    def longest(text, at, fits):
+        "The longest known name that the text has there and that fits; looked up, for there may be 200,000"
+        return next((k for n in lengths() if (k := text[at:at + n]) in known() and fits(k)), None)
     parts = functools.cache(lambda: '\n'.join(known()))
     def behind(rest, mine):
         "What follows a place in a line"
         if re.match(r'(manifest(_\d+)?\.jsonl|manifest_\w+\.plan|report\.html)(?!\w)', rest): return rest
         if rest.startswith('uncertainty/'): return f'uncertainty/{behind(rest[12:], mine)}'
         ends = lambda k: not re.match(r'[\w/.]' if known()[k].startswith('folder') else r'[\w/]', rest[len(k):])
-        if k := next((k for k in known() if rest.startswith(k) and ends(k)), None): return known()[k] + rest[len(k):]
+        if k := longest(rest, 0, ends): return known()[k] + rest[len(k):]
         return rest if mine else re.sub('^(?:(?!: | and | would ).)+', 'a file', rest)
     def hide(text):
         text = printable(text)
         first, *more = re.split(rf'(?<![\w./\\-])({longest_first})(?![\w.-])', text)
         text = first + ''.join((places[s] or s) + (f'/{behind(r[1:], s in told)}' if r[:1] == '/' else r) for s, r in zip(more[::2], more[1::2]))
-        for k in known():                                      # of a folder given as `.` names come alone
-            if k in text and set(k) & {'.', '/'}: text = re.sub(rf'(?<![\w./-]){re.escape(k)}(?!\w)', lambda _: known()[k], text)      # noqa: B023
+        text, rest, at = '', text, 0
+        while at < len(rest):                                  # of a folder given as `.` names come alone
+            alone = lambda k: set(k) & {'.', '/'} and not re.match(r'\w', rest[at + len(k):])      # noqa: B023
+            k = None if at and re.match(r'[\w./-]', rest[at - 1]) else longest(rest, at, alone)
+            text += known()[k] if k else rest[at]; at += len(k) if k else 1
         # what is quoted and part of a name: a stem, or the patient that a name begins with
         return re.sub(r'''\'([^']{2,})'|"([^"]{2,})"''', lambda m: 'a name' if (m[1] or m[2]) in parts() else m[0], text)
     return hide

@@ -105,8 +105,8 @@ def _run_enhance(a):
                                     quiet=quiet)
     if failures and one: raise ImageError(f'{label(a.input.name if quiet else a.input, quiet)}: {failures[0][1]}')            # one file is not a batch
     failures = [(label(f.relative_to(a.input.expanduser()), quiet), why) for f, why in failures]
-    folders = sum(why.startswith('a folder that') for _, why in failures)
-    code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''), folders, a.hide)
+    folders = sum(why.startswith('a folder that') for _, why in failures); a.hid |= quiet and bool(failures)
+    code = finish(n_ok, failures, f'{{n}} in {a.out}' + (f', expected errors in {a.out/"uncertainty"}' if a.uncertainty else ''), folders)
     if a.report and not one: _report(a, a.input)
     return code
 

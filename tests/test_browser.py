@@ -268,7 +268,7 @@ ANSWERS = {'06_varnorm': ('nats = None', 'nats = .045', 'check_nats(nats)'), '25
 STATE = """() => jupyterapp.shell.currentWidget.content.model && [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code').map(c =>
   ({id: c.id, n: c.executionCount, source: c.sharedModel.source, outputs: c.outputs.toJSON()}))"""
 
-def ran(page, ids, since, seconds=600):
+def ran(page, ids, since, seconds=1800):
     "Wait until the cells with these ids have been run after the prompt `since`, each without an error; the code cells as the page holds them"
     for _ in range(2*seconds):
         cells = {c['id']: c for c in page.evaluate(STATE) or ()}
@@ -293,8 +293,9 @@ def course(tmp_path_factory):
 @pytest.fixture(scope='module')
 def times():
     "Seconds of each notebook of the course; said when all have run"
-    seconds = {}; yield seconds
-    noted(f'Course in JupyterLab, Run All: {len(seconds)} notebooks in {sum(seconds.values())/60:.1f} minutes; the longest: '
+    seconds = {}; yield seconds; n = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+    who = f', one of {n} readers side by side'*(n > 1)
+    noted(f'Course in JupyterLab, Run All{who}: {len(seconds)} notebooks in {sum(seconds.values())/60:.1f} minutes; the longest: '
          + ', '.join(f'{n} {seconds[n]:.0f} s' for n in sorted(seconds, key=seconds.get)[:-7:-1]))
 
 @pytest.mark.parametrize('name', COURSE)
