@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from .changes import changes
-from .core import UserError, _natural, _or, atomic_path, image_facts, printable, read_image, resize, to_array, to_uint, write_image, write_json
+from .core import UserError, _natural, _or, atomic_path, image_facts, printable, read_image, resize, to_array, to_uint, write_image, write_json, _below
 from .enhance import ONCE
 from .films import LIMIT, Films, enhance_document
 from .manifest import Manifest, _key, _kind_of, _sha, _todo, left_out, of_shard, plan_maps, plan_outputs, plan_sidecars
@@ -272,27 +272,31 @@ def veil(
     spelled = lambda p: printable(Path(p).as_posix())
     forms = lambda p: {spelled(q) for q in (p, Path(p).expanduser(), os.path.abspath(Path(p).expanduser()), os.path.realpath(Path(p).expanduser()))}
     told = {s for p in ours for s in forms(p)}; places = {s: w for p, w in words.items() if p for s in forms(p) if s != '.'}
-    longest_first = '|'.join(re.escape(s) for s in sorted(places, key=len, reverse=True)) or '(?!)'
+    # a folder called `images`, say, is meant where a line begins with it or goes on as a path
+    form = lambda s: rf'(?:^{s}|{s}(?=[/:]))' if re.fullmatch('[a-z]+', s) else re.escape(s)
+    longest_first = '|'.join(map(form, sorted(places, key=len, reverse=True))) or '(?!)'
     @functools.cache
     def known():
         out = {}
-        for base, (here, folders, files) in ((b, w) for b in map(Path, among) for w in os.walk(b.expanduser())):
-            at = Path(here).relative_to(base.expanduser())
-            for p in (at/n for n in files):
+        for base in (Path(b).expanduser() for b in among):
+            one, closed = _or(base.is_file, False), []; files = [base] if one else _below(base, closed)
+            for p in (f.relative_to(base) for f, _ in closed if f != base): out[spelled(p)] = f'folder {_key(p.as_posix())}'
+            for p in (f.relative_to(base.parent if one else base) for f in files):
                 for q in (p, p.with_suffix('')): out[spelled(q)] = out[spelled(repr(q.as_posix())[1:-1])] = label(p.as_posix(), True)
-            for n in folders: out.setdefault(spelled(at/n), f'folder {_key((at/n).as_posix())}')
+                for q in p.parents[:-1]: out.setdefault(spelled(q), f'folder {_key(q.as_posix())}')
         return out
     lengths = functools.cache(lambda: sorted({len(k) for k in known()}, reverse=True))
+    parts = functools.cache(lambda: {q for k in known() for name in (k, Path(k).name) for q in (name, name.split('_')[0])})
     def longest(text, at, fits):
         "The longest known name that the text has there and that fits; looked up, for there may be 200,000"
         return next((k for n in lengths() if (k := text[at:at + n]) in known() and fits(k)), None)
-    parts = functools.cache(lambda: '\n'.join(known()))
     def behind(rest, mine):
         "What follows a place in a line"
         if re.match(r'(manifest(_\d+)?\.jsonl|manifest_\w+\.plan|report\.html)(?!\w)', rest): return rest
         if rest.startswith('uncertainty/'): return f'uncertainty/{behind(rest[12:], mine)}'
-        ends = lambda k: not re.match(r'[\w/.]' if known()[k].startswith('folder') else r'[\w/]', rest[len(k):])
-        if k := longest(rest, 0, ends): return known()[k] + rest[len(k):]
+        for at in [0] + [m.end() for m in re.finditer('/', rest)]*mine:                  # ours may have folders in which theirs lie
+            ends = lambda k: not re.match(r'[\w/.]' if known()[k].startswith('folder') else r'[\w/]', rest[at + len(k):])      # noqa: B023
+            if k := longest(rest, at, ends): return rest[:at] + known()[k] + rest[at + len(k):]
         return rest if mine else re.sub('^(?:(?!: | and | would ).)+', 'a file', rest)
     def hide(text):
         text = printable(text)
@@ -304,7 +308,8 @@ def veil(
             k = None if at and re.match(r'[\w./-]', rest[at - 1]) else longest(rest, at, alone)
             text += known()[k] if k else rest[at]; at += len(k) if k else 1
         # what is quoted and part of a name: a stem, or the patient that a name begins with
-        return re.sub(r'''\'([^']{2,})'|"([^"]{2,})"''', lambda m: 'a name' if (m[1] or m[2]) in parts() else m[0], text)
+        word = lambda m: 'a name' if (m[1] or m[2]) in parts() else m[0]
+        return re.sub(r'''(?<!\w)\'([^']+)\'(?!\w)|(?<!\w)"([^"]+)"(?!\w)''', word, text)
     return hide
 
 # %% ../nbs/15f_batch.ipynb #e879c974

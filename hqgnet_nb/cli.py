@@ -7,7 +7,7 @@ __all__ = ['DEMO_SETS', 'say', 'number', 'shard', 'Parser', 'progress', 'finish'
            'demo_data', 'check_demo', 'demo_pictures', 'demo_report', 'build_parser', 'main']
 
 # %% ../nbs/17_cli.ipynb #d405ce9f
-import argparse, json, os, re, sys, warnings
+import argparse, contextlib, json, os, re, sys, warnings
 from pathlib import Path
 from . import __version__
 
@@ -49,6 +49,8 @@ class Parser(argparse.ArgumentParser):
         message, # what is wrong
     ):
         "Leave with code 2 and one line"
+        if message.startswith('unrecognized') and not sys.stderr.isatty() and '--names' not in sys.argv:             # by a shell's *, names of files
+            message = 'too many arguments, or unknown ones; --names says which'
         self.exit(2, f'hqgnet: error: {message}; see `{self.prog} --help`\n')
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -142,7 +144,7 @@ def _run_evaluate(a):
     from hqgnet_nb.metrics import MIN_GROUPS
     from hqgnet_nb.report import compare, in_words
     res = evaluate_folders(a.pred, a.ref, a.lq, a.hq, a.mask, a.fov, progress('measuring'))
-    print(format_table(res['rows']), end='')
+    print('\n'.join(map(a.hide, format_table(res['rows']).splitlines())))
     for method, versus in compare(res['images']).items(): print(f'beside {method}: {in_words(versus, "the prediction")}')
     for k, names in res['unmatched'].items():
         some = ', '.join(map(repr, names[:3])) + ' …'*(len(names) > 3)
@@ -199,7 +201,7 @@ def _run_compare(a):
     if a.task_group: more['task_group'] = a.task_group if Path(a.task_group).is_file() else _grouping(a.task_group)       # a table's name is kept
     if a.solver is not None: more['solvers'] = [s.strip() for s in a.solver.split(',') if s.strip()]
     compare_methods(a.lq, a.hq, a.test_lq, a.out, test_ref=a.test_ref, test_mask=a.test_mask, lq_ref=a.lq_ref, methods=methods, minutes=a.minutes,
-                    steps=a.steps, seeds=a.seeds, size=a.size, say=lambda line: say(a.hide(line)), seg_images=a.seg_images,
+                    steps=a.steps, seeds=a.seeds, size=a.size, say=lambda line: say(a.hide(line, quoted=True)), seg_images=a.seg_images,
                     seg_masks=a.seg_masks, areas=a.areas, task=a.task,
                     masks=a.masks, hq_masks=a.hq_masks, test_grades=a.test_grades, refit_steps=a.refit_steps, task_weight=a.task_weight, init=a.init,
                     measures=a.measure, **more)
@@ -588,19 +590,23 @@ def _quiet(a):
 
 _BATCH = 'enhance', 'merge'                                  # their OUT has manifests
 
+def _as_it_is(text, quoted=False): return str(text)
+
 def _hide(a):
     "A function that is put over lines of which nobody knows what they name; sets `a.hid` where it hid one"
-    if not hasattr(a, 'quiet_names') or not _quiet(a): return str
+    if not hasattr(a, 'quiet_names') or not _quiet(a): return _as_it_is
     from hqgnet_nb.batch import label, veil
     from hqgnet_nb.core import _or
     given = {k: v for k, v in vars(a).items() if isinstance(v, Path)}
     own = {v: None for k, v in given.items() if k in ('out', 'json', 'run_path')}
     words = {v: label(v.name, True) if _or(v.expanduser().is_file, False) else k.upper().replace('_', '-') for k, v in given.items() if v not in own}
     # in the OUT of a batch lies what bears the names of inputs, of earlier ones too
-    cover = veil(words | own, [v for k, v in given.items() if v in words and k != 'guide'] or [a.out], [] if a.command in _BATCH else own)
+    ours = [v for k, v in given.items() if k == 'run_path' or k in ('out', 'json') and a.command not in _BATCH]
+    cover = veil(words | own, [v for k, v in given.items() if v in words and k != 'guide'] or own, ours)
     vague = re.compile(r'\ba (?:name|file)\b').findall
-    def hide(text):
-        line = cover(text); a.hid |= bool(re.search(r'\b(file|folder) [0-9a-f]{10}\b', line)) or len(vague(line)) > len(vague(text)); return line
+    def hide(text, quoted=False):
+        line = cover(text); line = re.sub(r"'[^']+'", 'a name', line) if quoted else line
+        a.hid |= bool(re.search(r'\b(file|folder) [0-9a-f]{10}\b', line)) or len(vague(line)) > len(vague(text)); return line
     return hide
 
 def main(
@@ -610,7 +616,7 @@ def main(
     for stream in sys.stdout, sys.stderr:                     # a terminal that lacks a character shows '?' for it
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='replace')
     a = build_parser().parse_args(argv); a.words = sys.argv[1:] if argv is None else list(argv)
-    a.hide, a.hid = str, False
+    a.hide, a.hid = _as_it_is, False
     try:
         a.hide = _hide(a)
         with warnings.catch_warnings():
@@ -627,13 +633,13 @@ def main(
     except Exception as e:
         if os.environ.get('HQGNET_DEBUG'): raise
         from hqgnet_nb.core import UserError
+        if getattr(e, 'told', False): return 2                            # by another process
         line = ' '.join(a.hide(str(e)).split())
-        if isinstance(e, UserError):
-            if not getattr(e, 'told', False): say('error:', line)        # by another process
-            return 2
+        if isinstance(e, UserError): say('error:', line); return 2
         say(f'error: {type(e).__name__}: {line[:300]} (HQGNET_DEBUG=1 shows where)'); return 3
     finally:
         where = 'see `key` in OUT/manifest*.jsonl, or '*(a.command in _BATCH)
-        if a.hid and a.quiet_names is None: say(f'names are hidden, for this may be a log: {where}ask for --names')
+        with contextlib.suppress(OSError):                                # as when nobody listens any more
+            if a.hid and a.quiet_names is None: say(f'names are hidden, for this may be a log: {where}ask for --names')
 
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())       # not when a notebook runs this cell

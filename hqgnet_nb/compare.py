@@ -368,9 +368,9 @@ def compare_methods(
     for name, folder in dict(lq=lq, hq=hq, test_lq=test_lq, masks=masks, hq_masks=hq_masks).items():
         if folder and out.resolve().is_relative_to(Path(folder).expanduser().resolve()):
             raise UserError(f'{out}: lies in the folder of {name}, {folder}; choose one outside')
-    real = lambda *folders: {Path(f).resolve() for d in folders for f in stems(d).values()}
-    if shared := real(test_lq) & real(lq, hq):
-        raise UserError(f'{min(shared)}: to be measured on and to be learned from; keep the test images apart')
+    real = lambda *folders: {Path(f).resolve(): f for d in folders for f in stems(d).values()}
+    if shared := (tests := real(test_lq)).keys() & real(lq, hq).keys():
+        raise UserError(f'{tests[min(shared)]}: to be measured on and to be learned from; keep the test images apart')
     check_apart(lq, hq)
     areas = areas or task == 'polyps'; items = test_images(test_lq, test_ref, test_mask, size, group, areas)
     if len({it['group'] for it in items}) == 1 < len(items):

@@ -147,7 +147,8 @@ def _from_tiff(path):
         plain = kind in ('RGB', 'MINISBLACK', 'MINISWHITE')
         if page.dtype == np.uint8 and not (plain and page.bitspersample == 8):
             end = max(map(sum, zip(page.dataoffsets, page.databytecounts)), default=0)
-            if end > t.filehandle.size:                                # Pillow's decoder would write to the terminal
+            # libtiff would write to the terminal; what is not packed Pillow reads itself, and some writers count its last rows too high
+            if page.compression != 1 and end > t.filehandle.size:
                 raise ImageError(f'{path}: cannot be read as an image (cut short: {t.filehandle.size} bytes of {end})')
             return None
         if not plain: raise ImageError(f'{path}: {page.dtype} pixels of kind {kind}; save it as grey or RGB')

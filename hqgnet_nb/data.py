@@ -258,8 +258,9 @@ def check_apart(
     lq, hq, # folders, or lists of files or arrays
 ):
     "`UserError` where a file is among both, by whatever path; arrays have none and are not looked at [abstract: unpaired]"
-    real = lambda source: {Path(x).expanduser().resolve() for x in list_items(source) if isinstance(x, (str, Path))}
-    if both := real(lq) & real(hq): raise UserError(f'{min(both)}: is among the low- and among the high-quality images; give two folders that share none')
+    real = lambda source: {Path(x).expanduser().resolve(): x for x in list_items(source) if isinstance(x, (str, Path))}       # named as it was given
+    if both := (a := real(lq)).keys() & real(hq).keys():
+        raise UserError(f'{a[min(both)]}: is among the low- and among the high-quality images; give two folders that share none')
 
 def unpaired_dls(
     lq, hq, # folders, or lists of files or arrays: what training sees

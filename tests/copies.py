@@ -1,9 +1,12 @@
 """Run imports or notebooks, each in a process of its own that begins as a copy of one which has other people's libraries loaded: these take most of the time.
 
+What one of ours uses and forgets to import is not seen here if another of them imports it; those that are to stay light are imported bare by the gate.
+
 python tests/copies.py ROOT imports|notebooks JOBS SECONDS NAME...    a line of JSON for each as it ends: name, code (0 is well), seconds, out
 """
-import ast, contextlib, importlib, json, os, signal, sys, tempfile, time, traceback
+import ast, contextlib, importlib, json, os, sys, tempfile, time, traceback
 from pathlib import Path
+import psutil                               # JupyterLab's kernel needs it, so it is there
 
 def libraries(root):
     "The modules of others that ours import when they are imported"
@@ -15,7 +18,7 @@ def libraries(root):
     return sorted(m for m in found if m.split('.')[0] != 'hqgnet_nb')
 
 def take(root, name):
-    "Import a module, from `root`"
+    "Import a module as the environment finds it, which is to be in `root`"
     m = importlib.import_module(name); assert m.__file__.startswith(str(root)), f'imported from {m.__file__}'
 
 def test(root, name):
@@ -23,6 +26,13 @@ def test(root, name):
     os.chdir(root)
     from nbdev.test import nbdev_test
     nbdev_test(path=f'nbs/{name}.ipynb', n_workers=0)
+
+def end(pid):
+    "Kill a process and all that it has started; they stay in our group, for who ends us ends them"
+    try: own = psutil.Process(pid); below = own.children(recursive=True)
+    except psutil.NoSuchProcess: return
+    for p in own, *below:
+        with contextlib.suppress(psutil.NoSuchProcess): p.kill()
 
 def copies(do, root, names, jobs, seconds):
     "Do it for each name, so many at a time; yields (name, exit code, seconds, what it printed). 124: stopped, for it took longer than `seconds`"
@@ -35,7 +45,9 @@ def copies(do, root, names, jobs, seconds):
                 try:
                     for fd, to in (0, os.open(os.devnull, os.O_RDONLY)), (1, out.fileno()), (2, out.fileno()): os.dup2(to, fd)
                     sys.stdout = sys.stderr = open(1, 'w', buffering=1, errors='replace', closefd=False); do(root, name); code = 0
-                except SystemExit as e: code = e.code if isinstance(e.code, int) else int(e.code is not None)
+                except SystemExit as e:
+                    if isinstance(e.code, str): print(e.code)
+                    code = 0 if e.code is None else e.code if isinstance(e.code, int) and 0 <= e.code < 256 else 1
                 except BaseException: traceback.print_exc()
                 with contextlib.suppress(Exception): sys.stdout.flush()
                 os._exit(code)
@@ -43,7 +55,7 @@ def copies(do, root, names, jobs, seconds):
         time.sleep(.05)
         for pid, (name, out, since) in list(at_work.items()):
             took = time.monotonic() - since
-            if hung := took > seconds: os.kill(pid, signal.SIGKILL)
+            if hung := took > seconds: end(pid)
             ended, status = os.waitpid(pid, 0 if hung else os.WNOHANG)
             if not ended: continue
             del at_work[pid]; out.seek(0); text = out.read().decode(errors='replace'); out.close()
@@ -53,6 +65,5 @@ if __name__ == '__main__':
     root, what, jobs, seconds, *names = sys.argv[1:]; root = Path(root).resolve()
     for m in libraries(root) + ['nbdev.test', 'matplotlib.pyplot']: importlib.import_module(m)
     assert not any(m.split('.')[0] == 'hqgnet_nb' for m in sys.modules), 'ours are not loaded'
-    sys.path.insert(0, str(root))
     for name, code, took, text in copies(dict(imports=take, notebooks=test)[what], root, names, int(jobs), float(seconds)):
         print(json.dumps(dict(name=name, code=code, seconds=round(took, 1), out=text[-20000:])), flush=True)

@@ -126,19 +126,25 @@ def in_copies(what, names, root, cwd):
     "Results of tests/copies.py as they come; its own end is a failure where it leaves one out"
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1', 'CUDA_VISIBLE_DEVICES': '', 'MPLBACKEND': 'Agg'}
     for k in 'PYTHONPATH', 'IN_TEST': env.pop(k, None)
+    env['TMPDIR'] = str(cwd/'scratch'); (cwd/'scratch').mkdir(exist_ok=True)                # a copy ends without tidying up
     if stopping.is_set(): raise RuntimeError('stopped')
+    left = set(names)
     with open(cwd/f'{what}.log', 'w+') as err:
         p = subprocess.Popen([sys.executable, ROOT/'tests/copies.py', root, what, str(JOBS), str(HUNG), *names], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
-        running.add(p); left = set(names)
-        for line in p.stdout: r = json.loads(line); left.discard(r['name']); yield r
-        rc = p.wait(); running.discard(p)
+        running.add(p)
+        try:
+            for line in p.stdout: r = json.loads(line); left.discard(r['name']); yield r
+            rc = p.wait()
+        finally:
+            kill(p); p.wait(); running.discard(p)
         if rc or left: err.seek(0); yield dict(name=', '.join(sorted(left)) or what, code=rc or 1, seconds=0., out=err.read())
 
 def imports(tmp):
     "Every module imports alone, from another folder, in a process of its own; the light ones stay light"
     def light(name):
-        code = f'import sys, {name} as m\nheavy = [k for k in {LEAN[name]} if k in sys.modules]\nassert not heavy, f"imports {{heavy}}"'
+        code = (f'import sys, {name} as m\nassert m.__file__.startswith({str(ROOT)!r}), f"imported from {{m.__file__}}"\n'
+                f'heavy = [k for k in {LEAN[name]} if k in sys.modules]\nassert not heavy, f"imports {{heavy}}"')
         rc, out, s = run([sys.executable, '-c', code], tmp, limit=HUNG)
         tally('FAIL' if rc else 'PASS', f"import: {name} without {' and '.join(LEAN[name])}", s, out if rc else '')
     with ThreadPoolExecutor(JOBS) as ex: list(ex.map(light, LEAN))

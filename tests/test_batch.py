@@ -404,8 +404,10 @@ def test_no_command_names_files_in_a_log(tmp_path):
         img = to_uint(phantom('fundus', 48, len(n))['image'])
         for d in (eyes, lq, ref): write_image(d/f'{n}.png', img)
         write_image(far/f'{n}.png', img//2)
-    write_image(few/'Huber Eva_1.png', img)
+    for n in ('few/Huber Eva_1', 'lq/1', 'alone/Kunz_7', 'good/9'): write_image(tmp_path/f'{n}.png', img)
+    (lq/'Link').symlink_to(tmp_path/'alone'); (tmp_path/'both').mkdir(); (tmp_path/'both/Kunz_8.png').symlink_to(ref/'Huber Eva_1.png')
     for d in (eyes, lq): [(d/n).write_bytes(b'no picture') for n in damaged]
+    write_image(tmp_path/'taken/Huber Eva_1.png', img); (tmp_path/'torn').mkdir()
     data = ('--lq', lq, '--hq', ref); versus = ('compare', *data, '--test-lq', far, '--out', tmp_path/'c', '--methods', 'no enhancement', '--size', 64)
     said = {}
     for k, (words, code) in enumerate((
@@ -415,12 +417,18 @@ def test_no_command_names_files_in_a_log(tmp_path):
             (('train', *data, '--out', tmp_path/'run', '--valid-lq', few, '--valid-ref', lq/damaged[1], *LEARNED), 2),
             (('evaluate', '--pred', lq, '--ref', few), 0), (('evaluate', '--pred', lq, '--ref', eyes), 1),
             (('evaluate', '--pred', few, '--ref', ref, '--lq', ref/'Sub Maier'), 2),
+            (('evaluate', '--pred', few, '--ref', few/'Huber Eva_1.png', '--lq', few), 0),
+            (('evaluate', '--pred', few/'Huber Eva_1.png', '--ref', tmp_path/'good'), 2),
+            (('train', '--lq', tmp_path/'both', '--hq', ref, '--out', tmp_path/'run', *LEARNED), 2),
+            (('degrade', eyes, tmp_path/'taken'), 2), (('degrade', eyes/'Huber Eva_1.png', tmp_path/'taken'), 2),
             ((*versus, '--test-ref', few), 2), ((*versus, '--test-ref', far), 0))):
         for more in ('--quiet-names', '--names', None):
             if more != '--quiet-names' and not code and words[0] == 'train': continue                  # once is enough of what takes long
             for d in tmp_path.glob('run*'): shutil.rmtree(d)
             got, text, err = here(*words, *([more] if more else [])); assert got == code, (words, err)
-            named = any(n in text + err for n in ('Huber', 'Kunz', 'Maier', 'Ward')); said[k] = said.get(k, False) or named
+            named = any(n in text + err for n in ('Huber', 'Kunz', 'Maier', 'Ward', "'1'")); said[k] = said.get(k, False) or named
             assert more == '--names' or not named, (words, text, err)
-            assert ('ask for --names' in err) <= (more is None), err
-    assert sum(said.values()) >= 7, ('names are there to be hidden', said)
+            assert ('ask for --names' in err) == (more is None and said[k]), err
+    assert sum(said.values()) >= 12, ('names are there to be hidden', said)
+    err = here('enhance', tmp_path/'torn', lq, tmp_path/'e')[2]
+    assert f'{tmp_path}/torn/model.safetensors: not found' in err and 'hidden' not in err, 'what is ours is told'

@@ -215,13 +215,15 @@ def test_the_gate_sees_what_fails_and_what_hangs(tmp_path):
     def do(root, name):
         print(f'{name} at work')
         if name == 'fails': raise ValueError('no good')
-        if name == 'hangs': time.sleep(60)
+        if name == 'hangs': time.sleep(600)
         if name == 'leaves': sys.exit(3)
+        if name == 'says': sys.exit('why')
         if name == 'killed': os.kill(os.getpid(), 9)
         (root/name).touch()
-    res = {n: (code, out) for n, code, _, out in copies(do, tmp_path, ['well', 'fails', 'hangs', 'leaves', 'killed', 'last'], 2, 2)}
-    assert {n: code for n, (code, _) in res.items()} == dict(well=0, fails=1, hangs=124, leaves=3, killed=-9, last=0)
-    assert 'no good' in res['fails'][1] and 'Traceback' in res['fails'][1] and 'stopped after 2 s' in res['hangs'][1] and res['well'][1] == 'well at work\n'
+    res = {n: (code, out) for n, code, _, out in copies(do, tmp_path, ['hangs', 'well', 'fails', 'leaves', 'says', 'killed', 'last'], 2, 15)}
+    assert {n: code for n, (code, _) in res.items()} == dict(well=0, fails=1, hangs=124, leaves=3, says=1, killed=-9, last=0)
+    assert 'no good' in res['fails'][1] and 'Traceback' in res['fails'][1]
+    assert 'stopped after 15 s' in res['hangs'][1] and 'why' in res['says'][1] and res['well'][1] == 'well at work\n'
     assert sorted(f.name for f in tmp_path.iterdir()) == ['last', 'well']
     found = libraries(Path(__file__).resolve().parent.parent)
     assert {'torch', 'numpy', 'fastai.data.core'} <= set(found) and not [m for m in found if 'hqgnet' in m]
