@@ -235,7 +235,8 @@ def lab(folder):
     "JupyterLab on a folder, without a token: it lives for a test"
     port = free_port(18900); root = str(Path(__file__).resolve().parent.parent)
     own = dict(JUPYTER_CONFIG_DIR='config', JUPYTER_DATA_DIR='data', IPYTHONDIR='ipython')
-    env = os.environ | {'PYTHONPATH': root} | {k: str(folder/v) for k, v in own.items()}
+    side_by_side = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))                # more threads than cores wait for each other
+    env = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1)//side_by_side))} | os.environ | {'PYTHONPATH': root} | {k: str(folder/v) for k, v in own.items()}
     cmd = [sys.executable, '-m', 'jupyterlab', f'--port={port}', '--ip=127.0.0.1', '--allow-root', f'--ServerApp.root_dir={folder/"work"}',
            '--ServerApp.open_browser=False', '--IdentityProvider.token=', '--LabApp.news_url=None',
            '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.expose_app_in_browser=True']
