@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from .changes import changes
-from .core import UserError, _natural, _or, atomic_path, image_facts, printable, read_image, resize, to_array, to_uint, write_image, write_json, _below
+from .core import UserError, _below, _natural, _or, atomic_path, image_facts, printable, read_image, resize, to_array, to_uint, write_image, write_json
 from .enhance import ONCE
 from .films import LIMIT, Films, enhance_document
 from .manifest import Manifest, _key, _kind_of, _sha, _todo, left_out, of_shard, plan_maps, plan_outputs, plan_sidecars
