@@ -52,7 +52,6 @@ GUIDES = dict(guide_other='a good image, each time another', guide_shuffled='suc
 FLIPPED = 'flipped'              # the network of `base` too: the mean over an image's eight flips and quarter turns
 BLURS = 'blurs'                  # the Gaussian of notebook 12 with other sigmas; nothing is trained
 SIGMAS = (.5, .7, 1., 1.4)       # pixels
-SHIPPED = 'shipped'              # the weights that come with the library, trained on generated images alone; nothing is trained
 GENERATED = dict(generated_fundus='fundus', generated_cornea='cornea', generated_endoscopy='endoscopy')
 
 def parts(kind, root, valid=False):
@@ -213,7 +212,7 @@ def train(kind, work, variant, seed, minutes, steps):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', default='fundus,cornea,endoscopy', help=f'also {", ".join(GENERATED)}: phantoms')
-    p.add_argument('--variants', default='base', help=', '.join([*VARIANTS, *GUIDES, FLIPPED, BLURS, SHIPPED]))
+    p.add_argument('--variants', default='base', help=', '.join([*VARIANTS, *GUIDES, FLIPPED, BLURS]))
     p.add_argument('--minutes', type=float, default=6.); p.add_argument('--steps', type=int); p.add_argument('--seeds', default='0,1,2', help='comma-separated')
     p.add_argument('--pixels', type=int, default=128, help='side of the images; 0: as they are')
     p.add_argument('--valid', action='store_true', help='learn from and measure on the training part alone, to choose by')
@@ -249,13 +248,6 @@ def main():
                     for d, lq, ref, masks in sets:
                         blurred = measure(partial(gaussian, sigma=sigma), work, lq, ref, masks)
                         write(data=d, pixels=a.pixels, variant=BLURS, seed='', method=f'Gaussian {sigma:g}', **blurred)
-                continue
-            if variant == SHIPPED:                              # one network for good: no seeds
-                if (kind, str(a.pixels), SHIPPED, '') in done: continue
-                e = Enhancer.from_pretrained(f'{GENERATED.get(kind, kind)}-tiny', 'cpu'); c = e.config
-                for d, lq, ref, masks in sets:
-                    write(data=d, pixels=a.pixels, variant=SHIPPED, seed='', steps=c['steps'], seconds=round(c['seconds']), method='HQG-Net',
-                          hq_psnr=measure(e.enhance, work, 'ref', 'ref')['psnr'], **measure(e.enhance, work, lq, ref, masks))
                 continue
             for seed in map(int, a.seeds.split(',')):
                 if (kind, str(a.pixels), variant, str(seed)) in done: continue

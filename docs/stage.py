@@ -15,6 +15,8 @@ ELSEWHERE = {20: 'Use', 24: 'Training', 25: 'Foundations'}             # numbers
 PICTURES = '.png', '.jpg', '.jpeg', '.gif', '.svg', '.webp'
 
 
+NAME = re.compile(r'\[?`(\w+\.\w+)((?:\.\w+)*)`(?:\]\(\w+\.ipynb[^)]*\))?')         # with the notebook's own link round it, if there is one
+
 def split(source):
     "(directives, source without their lines) of a code cell"
     lines = source.splitlines()
@@ -23,8 +25,8 @@ def split(source):
 
 def linked(source, names):
     "Markdown whose tables' `module.name` and `module.name.part` lead to the library's pages, where `names` has the full name of it"
-    def link(m): return f'{{py:obj}}`{m[0][1:-1]} <{names[m[1]]}>`' if m[1] in names else m[0]
-    return '\n'.join(re.sub(r'`(\w+\.\w+)(?:\.\w+)*`', link, l) if l.startswith('|') else l for l in source.split('\n'))
+    def link(m): return f'{{py:obj}}`{m[1]}{m[2]} <{names[m[1]]}>`' if m[1] in names else m[0]
+    return '\n'.join(re.sub(NAME, link, l) if l.startswith('|') else l for l in source.split('\n'))
 
 def notebook(path, exported):
     "The notebook for the site; `exported` gives for the id of a cell the (name, full name) of what it exports"

@@ -96,7 +96,8 @@ class Scene:
         from hqgnet_nb.changes import find_structure
         found = find_structure(x, self.fov) if self.segmenter is None else np.asarray(self.segmenter.predict(x)) > .5
         truth = [] if self.mask is None else [('#f0e442', .6*(self.mask & ~found))]
-        return _paint([('#30d060', .7*found), *truth]), [('#30d060', 'found in the picture'), *([('#f0e442', 'there, not found')] if truth else [])]
+        by = 'lines that a filter finds; it knows no areas, such as polyps' if self.segmenter is None else 'what the segmenter finds'
+        return _paint([('#30d060', .7*found), *truth]), [('#30d060', by), *([('#f0e442', 'there, not found')] if truth else [])]
 
 OVERLAYS = dict(none='nothing', difference='difference to the image before', uncertainty='expected error, roughly',
                 structure='structure: kept, invented, lost or changed', segmentation='segmentation')

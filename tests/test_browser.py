@@ -18,6 +18,7 @@ from hqgnet_nb.degrade import degrade, sample_params                      # noqa
 from hqgnet_nb.enhance import Enhancer                                    # noqa: E402
 from hqgnet_nb.phantoms import phantom                                    # noqa: E402
 from hqgnet_nb import widgets                                             # noqa: E402
+from notebooks import exercises                                            # noqa: E402
 from hqgnet_nb.widgets import Strength, sample_guides, sample_images, write_still      # noqa: E402
 
 PATIENCE = 300_000                                                        # ms until something has not come: a slow machine is no defect
@@ -86,6 +87,30 @@ def use(demo, page):
     drag_split(demo, page, before, after)
     assert demo.locator('dd').count() >= 3; told(demo)
 
+def by_keys(page, demo, spoil):
+    "From the top of the page to a saved picture, and to a spoiled one, by Tab and the keys of each control alone"
+    key = page.keyboard.press
+    def go(what):
+        e = what.element_handle()
+        for _ in range(200):
+            key('Tab')
+            if e.evaluate('e => e === document.activeElement'): return
+        raise AssertionError(f'Tab never comes to {e.evaluate("e => e.outerHTML")[:200]}')
+    first = pixels(demo); go(demo.get_by_label('Strength'))
+    weak = settled(demo, lambda: [key('PageDown') for _ in range(5)]); assert (weak != first).any(), 'the strength'
+    go(demo.get_by_role('radio', checked=True)); guided = settled(demo, lambda: key('ArrowRight')); assert (guided != weak).any(), 'the guide'
+    go(demo.get_by_label('Over the picture')); mapped = settled(demo, lambda: key('ArrowDown')); assert (mapped != guided).any(), 'a map'
+    go(demo.get_by_label('Split: share')); key('End'); page.wait_for_timeout(200); whole = pixels(demo); assert (whole != mapped).any(), 'the split'
+    got = []; page.on('download', lambda d: got.append(d.suggested_filename)); go(demo.get_by_role('button', name='Save')); key('Enter'); t = time.monotonic()
+    while len(got) < 2: assert time.monotonic() - t < PATIENCE/1000, got; page.wait_for_timeout(50)
+    go(demo.locator('input[type=file]').first)
+    with page.expect_file_chooser() as asked: key('Enter')
+    assert asked.value.element.evaluate('e => e.type') == 'file', 'a file of one\'s own'
+    go(spoil.locator('input[type=checkbox]').first); drawn = lambda: int(spoil.get_attribute('data-drawn')); n = drawn(); key('Space')
+    page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n]); key('Space')
+    go(spoil.locator('summary').first); key('Enter'); go(spoil.locator('input[type=range]').first); n = drawn(); key('End')
+    page.wait_for_function('([e, n]) => +e.dataset.drawn > n', arg=[spoil.element_handle(), n])
+
 def drag_split(demo, page, before, after):
     "The split goes where the mouse goes, for as long as it is held"
     canvas, w = demo.locator('.screen canvas').first, before.shape[1]; canvas.scroll_into_view_if_needed(); box = canvas.bounding_box()
@@ -110,6 +135,15 @@ def drag_dial(demo, page):
     alone = settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); assert (rest != alone).any(), 'a map over the picture'
     assert np.abs(held - alone).mean() < np.abs(held - rest).mean(), 'and none while it was held'
     settled(demo, lambda: demo.get_by_label('Over the picture').select_option('difference'))
+
+LETTERS = 'label, legend, dd, dt, figcaption, output, .key, .corner, .words, button:enabled, select, summary'
+READS = """es => es.filter(e => e.innerText.trim() && e.offsetParent && !e.closest('[aria-busy=true]')).map(e => {
+  const rgb = c => c.match(/[\\d.]+/g).map(Number), one = v => v <= 10 ? v/3295 : ((v/255 + .055)/1.055)**2.4;
+  const light = c => .2126*one(c[0]) + .7152*one(c[1]) + .0722*one(c[2]);
+  let back = [255, 255, 255];
+  for (let p = e; p; p = p.parentElement) { const c = rgb(getComputedStyle(p).backgroundColor); if (c.length < 4 || c[3] > .5) { back = c; break; } }
+  const s = getComputedStyle(e), a = light(rgb(s.color)), b = light(back);
+  return [parseFloat(s.fontSize), (Math.max(a, b) + .05)/(Math.min(a, b) + .05), e.innerText.slice(0, 40)]; })"""      # pixels; contrast as WCAG has it
 
 def told(demo):
     "All that can be used or seen has a name for those who hear it, and can be reached by Tab"
@@ -209,19 +243,24 @@ def test_app(page, tmp_path):
         left_out = page.get_by_text('1 guide left out: 0broken.png')
         assert left_out.count() == 1 and str(tmp_path) not in left_out.inner_text(), 'a bad guide does not end the page'
         assert page.get_by_text('generated (fundus); other kinds: hqgnet app --kind cornea|endoscopy').count() == 1
+        compare, spoil = (page.locator(f'.hqgnet[aria-label*={what}]') for what in ('compare', 'degrade'))
+        for d in (compare, spoil): d.wait_for()
+        page.wait_for_function('e => +e.dataset.drawn', arg=spoil.element_handle()); by_keys(page, demo, spoil); page.reload(); demo.wait_for()
+        page.wait_for_function('e => e.dataset.quick === "false"', arg=demo.element_handle())
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('structure')); shoot(demo, 'strength')
         assert demo.locator('.key', has_text='(before ').count() and demo.locator('dt', has_text='invented structure (before ').count() == 1
         settled(demo, lambda: demo.get_by_label('Over the picture').select_option('none')); use(demo, page); drag_dial(demo, page)
         upload(demo, page, tmp_path); save(demo, page, tmp_path); shoot(demo, 'app')
-        compare = page.locator('.hqgnet[aria-label*=compare]'); linked(compare, page)
-        spoil = page.locator('.hqgnet[aria-label*=degrade]'); spoiled(spoil, page)
+        linked(compare, page); spoiled(spoil, page)
         for _ in range(3): compare.locator('.tiles').press('+')
         page.evaluate('document.activeElement.blur()'); page.wait_for_timeout(300); shoot(compare, 'compare'); shoot(spoil, 'degrade')
         for d in (compare, spoil): told(d)
-        for width in (800, 360):
-            page.set_viewport_size(dict(width=width, height=900)); page.wait_for_timeout(300); shoot(demo, f'app_{width}')
+        for width, height, least in ((1920, 1080, 17), (1024, 768, 14), (800, 900, 14), (360, 900, 14)):       # the first two: projectors
+            page.set_viewport_size(dict(width=width, height=height)); page.wait_for_timeout(300); demo.scroll_into_view_if_needed(); shoot(page, f'app_{width}')
             for d in (demo, compare, spoil): box = d.bounding_box(); assert box['x'] >= 0 and box['x'] + box['width'] <= width, (width, box, 'too wide')
-            letters = demo.locator('label, dd, dt').evaluate_all('es => es.map(e => parseFloat(getComputedStyle(e).fontSize))'); assert min(letters) >= 12
+            for d in (demo, compare, spoil):
+                for size, contrast, text in d.locator(LETTERS).evaluate_all(READS):
+                    assert size >= least and contrast >= 4.5, (width, text, size, contrast)
         clean(page)
 
 def test_the_app_wants_its_token(page):
@@ -265,9 +304,11 @@ def run_in_lab(page, folder, source):
 STRESS = os.environ.get('HQGNET_STRESS')                                  # `make stress`: the whole course, not a part of it
 ROOT = Path(__file__).resolve().parent.parent
 COURSE = [p.stem for p in sorted((ROOT/'nbs').glob('*.ipynb'))] if STRESS else ['06_varnorm']
-ANSWERS = {'06_varnorm': ('nats = None', 'nats = .045', 'check_nats(nats)'), '25_glossary': ('wrong = set()', 'wrong = {1, 3, 4, 5}', 'check_wrong(wrong)')}
 STATE = """() => jupyterapp.shell.currentWidget.content.model && [...jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code').map(c =>
   ({id: c.id, n: c.executionCount, source: c.sharedModel.source, outputs: c.outputs.toJSON()}))"""
+
+GO = """async i => { const n = jupyterapp.shell.currentWidget.content; n.mode = 'command'; n.deselectAll(); n.activeCellIndex = i;
+  await n.scrollToItem(i); n.activate(); n.node.focus(); await new Promise(done => setTimeout(done, 300)); }"""             # as a reader scrolls to a cell
 
 def ran(page, ids, since, seconds=1800):
     "Wait until the cells with these ids have been run after the prompt `since`, each without an error; the code cells as the page holds them"
@@ -293,33 +334,35 @@ def course(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def times():
-    "Seconds of each notebook of the course; said when all have run"
-    seconds = {}; yield seconds; n = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
+    "Seconds of each notebook of the course, and how many of its exercises were answered; said when all have run"
+    seconds, answered = {}, {}; yield seconds, answered; n = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
     who = f', one of {n} readers side by side'*(n > 1)
-    noted(f'Course in JupyterLab, Run All{who}: {len(seconds)} notebooks in {sum(seconds.values())/60:.1f} minutes; the longest: '
-         + ', '.join(f'{n} {seconds[n]:.0f} s' for n in sorted(seconds, key=seconds.get)[:-7:-1]))
+    noted(f'Course in JupyterLab, Run All{who}: {len(seconds)} notebooks in {sum(seconds.values())/60:.1f} minutes, {sum(answered.values())} exercises '
+          'answered and found right; the longest: ' + ', '.join(f'{n} {seconds[n]:.0f} s' for n in sorted(seconds, key=seconds.get)[:-7:-1]))
+
+def results(cell): return '\n'.join(''.join(o.get('text', '')) + ''.join(o.get('data', {}).get('text/plain', '')) for o in cell['outputs']).strip()
 
 @pytest.mark.parametrize('name', COURSE)
 def test_a_notebook_of_the_course_in_jupyterlab(name, page, course, times):
-    "As a learner: open it, Run All, go to an exercise, write the answer, run the cell"
-    address, work = course; code = [c for c in json.loads((work/f'nbs/{name}.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    "As a learner: open it, Run All, go to each exercise, write the answer above the line that checks it, run the cell"
+    address, work = course; path = work/f'nbs/{name}.ipynb'; cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     try:
         page.goto(f'{address}/doc/tree/nbs/{name}.ipynb'); page.locator('.jp-Cell').first.wait_for()
         page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
         t = time.perf_counter()
         for item in ('Run', 'Run All Cells'): page.get_by_role('menuitem', name=item, exact=True).click()
-        cells = ran(page, [c['id'] for c in code if ''.join(c['source']).strip()], 0); t = time.perf_counter() - t
-        times[name] = t
-        said = [''.join(o.get('text', '')) for c in cells.values() for o in c['outputs'] if o.get('name') == 'stderr']; assert not said, said
-        if name in ANSWERS:
-            old, new, check = ANSWERS[name]; i, c = next((i, c) for i, c in cells.items() if c['source'].startswith(old))
-            assert c['outputs'][-1]['data']['text/plain'] == 'False', 'an exercise begins unsolved'
-            cell = page.locator('.jp-CodeCell').filter(has_text=check).filter(has_text=old).first; cell.scroll_into_view_if_needed()
-            cell.locator('.cm-line').first.click()
-            page.keyboard.press('Home'); page.keyboard.press('Shift+End'); page.keyboard.type(new); page.keyboard.press('Shift+Enter')
-            done = ran(page, [i], c['n'])[i]; assert done['source'].startswith(new) and done['outputs'][-1]['data']['text/plain'] == 'True', done
-            shoot(page, f'course_{name}')
-        clean(page)
+        state = ran(page, [c['id'] for c in cells if c['cell_type'] == 'code' and ''.join(c['source']).strip()], 0); t = time.perf_counter() - t
+        said = [''.join(o.get('text', '')) for c in state.values() for o in c['outputs'] if o.get('name') == 'stderr']; assert not said, said
+        times[0][name] = t
+        for i, answer in exercises(cells):
+            c = state[cells[i]['id']]; was = results(c); assert not was.endswith('True'), (c['source'], 'comes solved')
+            page.evaluate(GO, i); page.keyboard.press('Enter'); page.keyboard.press('Control+End'); page.keyboard.press('Home')
+            page.keyboard.insert_text(answer + '\n'); page.keyboard.press('Shift+Enter')
+            since = max(x['n'] or 0 for x in state.values()); state = ran(page, [c['id']], since); done = state[c['id']]; now = results(done)
+            lines = c['source'].rstrip().splitlines(); assert done['source'].split() == '\n'.join([*lines[:-1], answer, lines[-1]]).split(), done['source']
+            assert now.endswith('True') if was.endswith('False') else now != was, (answer, was, now)
+            times[1][name] = times[1].get(name, 0) + 1
+        shoot(page, f'course_{name}'); clean(page)
     finally: page.evaluate('() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()')       # 58 kernels would fill the memory
 
 DEMOS = """
@@ -373,6 +416,12 @@ def test_training_monitor(page, tmp_path):
         assert f'step {steps}' in said() and names >= 4 and count() == names*steps//2, ('all the points', count(), names)
         inked = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, k) => k % 4 === 3 && v).length"
         assert losses.evaluate(inked) > 2000, 'curves are drawn'
+        drawn = """c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, s = new Set();
+          for (let k = 0; k < d.length; k += 4) s.add(`rgb(${d[k]}, ${d[k + 1]}, ${d[k + 2]})`); return [...s]; }"""
+        plain = 'es => es.map(e => getComputedStyle(e)).filter(s => s.backgroundImage === "none").map(s => s.backgroundColor)'
+        marks = view.locator('.key i').evaluate_all(plain)
+        assert len(marks) >= 4 and {*marks} <= {*losses.evaluate(drawn)}, 'each of the key, a loss below zero too'
+        assert '-' in view.locator('.key').inner_text(), 'there is one'
         told(view); shoot(view, 'monitor'); clean(page)
 
 STAND_IN = """([setup, pictures]) => {
@@ -452,6 +501,7 @@ def test_the_site_has_a_demo_that_moves(page):
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(site))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
+            page.goto(f'http://127.0.0.1:{server.server_port}/search.html?q=AdaLIN'); page.locator('#search-results a[href*="06_varnorm"]').first.wait_for()
             page.goto(f'http://127.0.0.1:{server.server_port}/demo.html'); demo = page.locator('.hqgnet'); use(demo, page); shoot(page, 'site')
             clean(page, '/favicon.ico')
         finally: server.shutdown()

@@ -3,7 +3,7 @@ import ast, hashlib, importlib, importlib.metadata as md, json, os, re, shutil, 
 from configparser import ConfigParser
 from pathlib import Path
 import pytest, yaml
-import gate
+import gate, notebooks
 from conftest import chromium
 
 EXTRAS = 'medical video metrics seg export app distributed course docs dev'.split()
@@ -172,8 +172,21 @@ def test_the_index_lists_every_notebook_and_says_how_long_it_takes(root):
     assert {n: (t, round(counted[n])) for n, t in said.items() if abs(t - counted[n]) > 5} == {}
     by_number, hours = {n.split('_')[0]: t for n, t in said.items()}, lambda s: float(s.replace('½', '.5'))
     paths = re.findall(r'^- \*[^*]+\* \(about ([\d½]+) hours\): (.*)$', text, re.M); assert len(paths) == 3
+    paths = [(told, re.sub(r'\[(\w+)\]\(\1_\w+\.ipynb\)', r'\1', steps)) for told, steps in paths]               # each a link to the notebook of its number
     for told, steps in [*paths, (re.search(r'(\d+) hours in all', text)[1], ' → '.join(by_number))]:
         assert abs(hours(told) - sum(by_number[k] for k in steps.split(' → '))/60) <= .5, (told, steps)
+
+def test_every_notebook_has_exercises_that_tell(root):
+    "Two or three under one heading; each folded answer answers a cell that comes unsolved, and a hidden cell calls the same check"
+    for path in sorted((root/'nbs').glob('[0-9]*.ipynb')):
+        cells = json.loads(path.read_text(encoding='utf-8'))['cells']; text = [''.join(c['source']) for c in cells]; found = notebooks.exercises(cells)
+        assert sum(t.count('\n## Exercises\n') + t.startswith('## Exercises\n') for t in text) == 1 and 2 <= len(found) <= 3, (path.name, len(found))
+        assert 0 <= sum(t.count('<summary>Answer') for t in text) - len(found) <= 1, (path.name, 'one may be a question for the head alone')
+        for i, answer in found:
+            check = notebooks._call(text[i].rstrip().splitlines()[-1]).func.id; assert answer, (path.name, cells[i]['id'], 'no answer to be found')
+            assert any(f'{check}(' in t for t in text[i + 1:] if t.startswith('#| hide')), (path.name, check)
+            told = [''.join(o.get('text', '')) + ''.join(o.get('data', {}).get('text/plain', '')) for o in cells[i]['outputs']]
+            assert told and not told[-1].endswith('True'), (path.name, check, 'comes solved, or was never run')
 
 def test_hidden_cells_are_folded(root):
     "They hold the answers of the exercises; in JupyterLab: View, Collapse Selected Code and Outputs. The imports at the top may be seen"

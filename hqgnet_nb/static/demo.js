@@ -189,14 +189,24 @@ function monitor(model, root) {
   const lines = {}, colours = ['#0b5cad', '#d55e00', '#009e73', '#a0408c', '#8a6d00', '#555555'];
   const draw = () => {
     const g = canvas.getContext('2d'), all = Object.values(lines).flat(); g.clearRect(0, 0, 900, 320); if (!all.length) return;
-    const there = p => p[1] > 1e-4, ys = all.filter(there).map(p => Math.log10(p[1]));              // a logarithm has no place for less: the curve has a gap there
-    const x1 = Math.max(...all.map(p => p[0]), 1), lo = ys.length ? Math.min(...ys) : 0, hi = Math.max(...ys, lo + .1);
-    const at = ([s, v]) => [50 + 840*s/x1, 300 - 280*(Math.log10(v) - lo)/(hi - lo)]; g.font = '14px sans-serif'; g.lineWidth = 2;
-    g.fillStyle = '#444'; g.fillText((10**hi).toPrecision(2), 2, 24); g.fillText((10**lo).toPrecision(2), 2, 302); g.fillText(`step ${x1}`, 820, 316);
+    // a logarithm above a thousandth, linear around zero, and the same below it: the expected error's loss is a logarithm itself and soon negative
+    const up = v => Math.sign(v)*Math.log10(1 + 1000*Math.abs(v)), ys = all.map(p => up(p[1]));
+    const x1 = Math.max(...all.map(p => p[0]), 1), lo = Math.min(...ys), hi = Math.max(...ys, lo + .1);
+    const at = ([s, v]) => [60 + 830*s/x1, 296 - 280*(up(v) - lo)/(hi - lo)]; g.font = '16px sans-serif'; g.lineWidth = 1; g.textAlign = 'right'; let last = 400;
+    for (const v of [-100, -10, -1, -.1, -.01, 0, .01, .1, 1, 10, 100, 1000]) {
+      const y = at([0, v])[1]; if (up(v) < lo || up(v) > hi || last - y < 18) continue;
+      last = y; g.fillStyle = '#444'; g.fillText(v, 54, y + 5); g.strokeStyle = '#ddd'; g.beginPath(); g.moveTo(60, y); g.lineTo(890, y); g.stroke();
+    }
+    g.fillStyle = '#444'; g.fillText(`step ${x1}`, 890, 316); g.textAlign = 'left'; g.fillText('loss', 2, 316);
     Object.values(lines).forEach((l, k) => {                                                        // more curves than colours: the others are dashed
-      g.strokeStyle = colours[k % 6]; g.setLineDash([[], [8, 4], [2, 3]][Math.floor(k/6) % 3]); g.beginPath();
-      l.forEach((p, i) => { if (there(p)) g[i && there(l[i - 1]) ? 'lineTo' : 'moveTo'](...at(p)); }); g.stroke();
+      let mean = 0; const calm = l.map(([s, v], i) => [s, mean += (v - mean)/Math.min(i + 1, 8)]);   // one batch is noise: thick is what the last eight points were like
+      g.strokeStyle = colours[k % 6];
+      for (const [points, alpha, width] of [[l, .3, 1], [calm, 1, 2]]) {
+        g.globalAlpha = alpha; g.lineWidth = width; g.setLineDash(width > 1 ? [[], [8, 4], [2, 3]][Math.floor(k/6) % 3] : []); g.beginPath();
+        points.forEach((p, i) => g[i ? 'lineTo' : 'moveTo'](...at(p))); g.stroke();
+      }
     });
+    g.globalAlpha = 1; g.setLineDash([]);
     const mark = k => { const c = colours[k % 6], n = [0, 4, 2][Math.floor(k/6) % 3]; return n ? `repeating-linear-gradient(90deg, ${c} 0 ${n}px, #fff ${n}px ${1.5*n}px)` : c; };
     key.replaceChildren(...Object.entries(lines).map(([n, l], k) => make('span', {}, make('i', {style: `background: ${mark(k)}`}), `${n} ${l.at(-1)[1].toPrecision(3)}`)));
     root.dataset.points = all.length;
