@@ -193,12 +193,12 @@ def test_every_comment_beside_a_parameter_is_on_a_page():
 def test_notebook_without_directives(tmp_path):
     code = lambda id, s: dict(cell_type='code', id=id, metadata={}, source=s, outputs=[], execution_count=None)
     cells = [code('a', '#| default_exp made'), code('b', '#| export\ndef f(): pass'), code('c', '#| hide\nsecret()'), code('d', '#| echo: false\nshow()'),
-             dict(cell_type='markdown', id='e', metadata={}, source='# Title\n`made.f`\n| `made.f`, `made.f.x`, `made.g` |')]
+             dict(cell_type='markdown', id='e', metadata={}, source='# Title\n`made.f`\n| `made.f`, `made.f.x`, [`made.f`](n.ipynb#A-part), `made.g` |')]
     (tmp_path/'n.ipynb').write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
     out = json.loads(stage.notebook(tmp_path/'n.ipynb', dict(b=[('f', 'hqgnet_nb.made.f')])))['cells']
     assert [c['id'] for c in out] == ['at-b', 'b', 'to-b', 'd', 'e']
     assert out[1]['source'] == 'def f(): pass' and '{py:obj}`f <hqgnet_nb.made.f>`' in out[2]['source']
-    link = 'made.f <hqgnet_nb.made.f>`, {py:obj}`made.f.x <hqgnet_nb.made.f>`, `made.g` |'
+    link = 'made.f <hqgnet_nb.made.f>`, {py:obj}`made.f.x <hqgnet_nb.made.f>`, {py:obj}`made.f <hqgnet_nb.made.f>`, `made.g` |'
     assert out[4]['source'] == '# Title\n`made.f`\n| {py:obj}`' + link, 'tables lead to the library'
     assert out[3]['source'] == 'show()' and out[3]['metadata']['tags'] == ['remove-input']
 
