@@ -39,7 +39,7 @@ def write_readme(root=ROOT):
     for name, data in readme(root).items():
         path = Path(root)/name; path.parent.mkdir(exist_ok=True); path.write_bytes(data); print('wrote', name)
 
-def _call(code, name=r'check\w*'):
+def checking(code, name=r'check\w*'):
     "The first call in a piece of code of a function with this name"
     try: calls = [n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     except SyntaxError: return None
@@ -50,10 +50,10 @@ def exercises(cells):
     They are those of the folded answer below it or, where that is given in words, what the hidden check after it hands to the same function"""
     text, found = [''.join(c['source']) for c in cells], []
     for i, c in enumerate(cells[:-1]):
-        if c['cell_type'] != 'code' or '<summary>Answer' not in text[i + 1] or not (last := _call(text[i].rstrip().splitlines()[-1])): continue
+        if c['cell_type'] != 'code' or '<summary>Answer' not in text[i + 1] or not (last := checking(text[i].rstrip().splitlines()[-1])): continue
         if block := re.search(r'(?s)```python\n(.*?)```', text[i + 1]): answer = block[1].rstrip('\n')
         else:
-            hidden = (_call(t, last.func.id) for t in text[i + 2:] if t.startswith('#| hide')); right = next((h for h in hidden if h), None)
+            hidden = (checking(t, last.func.id) for t in text[i + 2:] if t.startswith('#| hide')); right = next((h for h in hidden if h), None)
             answer = right and f"{', '.join(map(ast.unparse, last.args))} = {', '.join(map(ast.unparse, right.args))}"
         found.append((i, answer))
     return found

@@ -364,7 +364,7 @@ def test_a_notebook_of_the_course_in_jupyterlab(name, page, course, times):
             assert now.endswith('True') if was.endswith('False') else now != was, (answer, was, now)
             times[1][name] = times[1].get(name, 0) + 1
         shoot(page, f'course_{name}')
-        page.logs = [(text, url) for text, url in page.logs if urllib.parse.urlsplit(url).path != '/api/kernels']    # stumbles over a kernel that is just ending
+        page.logs = [l for l in page.logs if urllib.parse.urlsplit(l[1]).path != '/api/kernels']        # it stumbles over a kernel that is just ending
         clean(page)
     finally: page.evaluate('() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()')       # 58 kernels would fill the memory
 

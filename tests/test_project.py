@@ -183,7 +183,7 @@ def test_every_notebook_has_exercises_that_tell(root):
         assert sum(t.count('\n## Exercises\n') + t.startswith('## Exercises\n') for t in text) == 1 and 2 <= len(found) <= 3, (path.name, len(found))
         assert 0 <= sum(t.count('<summary>Answer') for t in text) - len(found) <= 1, (path.name, 'one may be a question for the head alone')
         for i, answer in found:
-            check = notebooks._call(text[i].rstrip().splitlines()[-1]).func.id; assert answer, (path.name, cells[i]['id'], 'no answer to be found')
+            check = notebooks.checking(text[i].rstrip().splitlines()[-1]).func.id; assert answer, (path.name, cells[i]['id'], 'no answer to be found')
             assert any(f'{check}(' in t for t in text[i + 1:] if t.startswith('#| hide')), (path.name, check)
             told = [''.join(o.get('text', '')) + ''.join(o.get('data', {}).get('text/plain', '')) for o in cells[i]['outputs']]
             assert told and not told[-1].endswith('True'), (path.name, check, 'comes solved, or was never run')
