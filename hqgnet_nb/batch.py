@@ -82,7 +82,6 @@ def in_order(
                 item, f = hand.popleft(); yield item, given(f)
         finally: stopped.set(); pool.shutdown(wait=False, cancel_futures=True)
 
-
 # %% ../nbs/15f_batch.ipynb #12e24d67
 def _nameless(text, *paths):
     "A message without these paths and names, for it stands beside a name, or beside a hash in place of one"
@@ -107,7 +106,6 @@ def _quiet_guide(settings):
     "Settings in which the names of guides are hashes: they are those of other patients"
     if not (files := (settings['guide'] or {}).get('files')): return settings
     return dict(settings, guide=dict(settings['guide'], files=[f if re.fullmatch('file [0-9a-f]{10}', f) else label(f, True) for f in files]))
-
 
 # %% ../nbs/15f_batch.ipynb #f1510016
 LEVEL = 3                         # of the PNGs' compression

@@ -151,7 +151,6 @@ def likeness(
     sets = dict(fid=fid(seen, good), kid=kid(seen, good)) if min(len(seen), len(good)) > 1 else {}
     return [dict(good=float(g.argmax() == 0), **sets) for g in grades(results)]
 
-
 # %% ../nbs/15d_compare.ipynb #b4d90e17
 def solver_rows(
     solvers, # names in `SOLVERS` of notebook 14
@@ -189,7 +188,6 @@ def spoiled_copies(
         g = torch_rng(seed, 'spoiled', p.stem); knobs = bank[torch.randint(len(bank), (1,), generator=g)]
         write_image(p, to_uint(to_array(corrupt(to_tensor(img), fov, knobs, g))))
     return made
-
 
 # %% ../nbs/15d_compare.ipynb #e02f6b85
 def task_lesson(
@@ -236,7 +234,6 @@ def refit_scores(
     from hqgnet_nb.tasks import in_channels, task_scores
     fov = torch.from_numpy(item['fov'].astype(np.float32))[None, None]; x = to_tensor(in_channels(to_float(to_uint(x)), channels))
     return {f'refit_{k}': float(v) for k, v in task_scores(task, x, fov, item['target'][None])[0].items()}
-
 
 # %% ../nbs/15d_compare.ipynb #9fad4b00
 def slug(

@@ -17,7 +17,6 @@ from .compare import CEILING, REFERENCE, UNTRAINED, _rgb, begun_row, comparison_
 from .core import luma, read_image, to_float, to_uint, write_image
 from .metrics import MIN_GROUPS
 
-
 # %% ../nbs/15da_comparison.ipynb #547cdf50
 @lru_cache
 def method_costs(
@@ -44,7 +43,6 @@ def method_costs(
             ops.append(count.total)
         net, whole = learn.model, dict(parameters=n_params(learn.model, learn.game.disc), flops=(ops[1] - ops[0])/8/4*(size/small)**2)
     return dict(cost(net, size), trained=whole['parameters'], train_flops=whole['flops'])
-
 
 # %% ../nbs/15da_comparison.ipynb #68c54ee4
 def _words(table, ours):
@@ -150,4 +148,3 @@ def comparison_report(
     return write_report(out/'report.html', 'Methods compared', run, shown_rows or None, images if numbers else None, cases, notes=notes, how=OVER_ALL,
                         ours=ours, versus=_words(table, ours), tables={'All measures': comparison_table(table)},
                         figures={'Training, the first seed: each loss in units of its own mean size': curves} if curves else {})
-

@@ -58,7 +58,6 @@ def shrink(
     area = (np.diff(rows)[:, None]*np.diff(cols)).reshape(n, m, *[1]*(img.ndim - 2))
     return (np.stack([band(i, j) for i, j in zip(rows, rows[1:])])/(top*area)).astype(np.float32)
 
-
 # %% ../nbs/15_enhance.ipynb #8e142fe2
 def smooth(
     x, # 1 x C x H x W

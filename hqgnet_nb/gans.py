@@ -17,7 +17,6 @@ from .losses import to_luma
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-
 # %% ../nbs/12b_gans.ipynb #976ca72d
 class PlainNorm(nn.Module):
     "x + Conv3×3(LeakyReLU(instance norm(x))): V_IN without a code [our reading]"

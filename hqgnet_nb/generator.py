@@ -292,7 +292,6 @@ def refuse_pickle(
 
 PICKLES = ('.pt', '.pth', '.pkl', '.pickle', '.bin', '.ckpt', '.joblib', '.npz', '.zip')
 
-
 # %% ../nbs/07_generator.ipynb #5e20a7d0
 SCHEMA = 2                        # version of config.json
 MIGRATE = {1: lambda c: {**c, 'sha256': None}}       # version -> what makes a configuration of the next; 1 did not know its weights' hash

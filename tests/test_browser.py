@@ -325,7 +325,8 @@ def ran(page, ids, since, seconds=1800):
 def course(tmp_path_factory):
     "A copy of the course, without the outputs that it comes with, in a JupyterLab that lives for all of its tests: (its address, the copy)"
     home = tmp_path_factory.mktemp('course')
-    for d in ('nbs', 'hqgnet_nb', 'data'): shutil.copytree(ROOT/d, home/'work'/d, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    leave = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
+    for d in ('nbs', 'hqgnet_nb', 'data', 'docs/gallery'): shutil.copytree(ROOT/d, home/'work'/d, ignore=leave)
     for f in ('settings.ini', 'pyproject.toml'): shutil.copy(ROOT/f, home/'work')
     for path in (home/'work/nbs').glob('*.ipynb'):
         nb = json.loads(path.read_text(encoding='utf-8'))
