@@ -44,7 +44,7 @@ class Scene:
         self.y = self.views[SCREEN]; size = self.y.shape[:2]
         self.ref = None if ref is None else resize(to_float(ref), size) if np.shape(ref)[:2] != size else to_float(ref)
         self.mask = None if mask is None else resize(np.asarray(mask, np.float32), size) > .5
-        self.fov = fov_mask(to_float(self.y)); self.last = None
+        self.fov = fov_mask(to_float(self.y)); self.last = self.doubt = None
 
     def picture(self,
         strength, # in [0, 1]
@@ -82,7 +82,9 @@ class Scene:
                 [('#ff9d2e', 'brighter than before'), ('#3c9fe8', f'darker; full colour: by {255*most:.0f} grey levels of 255 or more')])
 
     def _uncertainty(self, x, code):
-        u = self.enhancer.uncertainty(self.y, code, 'full', self.kept[SCREEN])*self.fov
+        if self.doubt is None or self.doubt[0] is not code:                     # it is that of full strength: a move of the hand changes nothing
+            self.doubt = code, self.enhancer.uncertainty(self.y, code, 'full', self.kept[SCREEN])*self.fov
+        u = self.doubt[1]
         return _paint([('#e03030', (u/.15).clip(0, 1))]), [('#e03030', f'error expected at full strength, up to {min(1, float(u.max())):.2f}; ' + ROUGH)]
 
     def _structure(self, x, code):
