@@ -4,7 +4,7 @@ Needs HQGNET_DATA; nothing is trained, so it takes some minutes. Of good images,
 measured that a reference allows, and `hq_psnr`: what is left of the good image itself when it is put in. Of images that a camera made bad there is no
 reference: EyeQ's photographs that people graded as usable or to be rejected, and the cornea's frames of lowest contrast. There the network of notebook 11c
 says how likely an image is a good one (`p_good`), and `changed` is the share of the structure that is found before or after, and not in both (11b). --out
-gets a line for each image and method; images have numbers in place of names."""
+gets a line for each image and method; images have numbers in place of names, groups are those of the data sets."""
 import argparse, csv, os, sys
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
